@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Every byte between hosts, except the control channel (net/control.proto).
+ *
+ * All fields are little-endian and naturally aligned; Pangea runs on x86-64 only, so no field is
+ * swapped.  A message is a struct wire_hdr followed by the rest of its struct, `length` bytes in all.
+ * Nothing that was received is looked at before wire_check() has accepted it.  Numbers are never reused.
+ *
+ * Channels and who speaks on them:
+ *   cpu  kernel half of one CPU <-> its executor on the CPU's node.  RUN is answered by one EVENT.
+ *   mm   kernel -> node, one per node.  REVOKE and DISCARD are answered by ACK, in order.
+ *   dsm  node <-> node, the coherence protocol of doc/coherence.md.
+ * Every connection starts with HELLO from the side that connected, answered by WELCOME or REFUSE.
+ *
+ * This header is also compiled into the kernel, so it includes <linux/types.h> only.
+ */
+#ifndef PANGEA_WIRE_H
+#define PANGEA_WIRE_H
+
+#include <linux/types.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the wire is little-endian and so must be the machine"
+#endif
+
+#define WIRE_MAGIC		0x61676e50u	/* "Pnga" */
+#define WIRE_VERSION		1
+#define WIRE_PAGE_SIZE		4096
+#define WIRE_NODES_MAX		16
+#define WIRE_CPUS_MAX		64
+#define WIRE_FP_MAX		11008		/* bytes of XSAVE area, AMX included */
+#define WIRE_MAPS_MAX		64		/* map operations in one RUN */
+#define WIRE_RANGES_MAX		256		/* frame ranges in one DISCARD */
+#define WIRE_LENGTH_MAX		16384		/* of any message */
+#define WIRE_REASON_MAX		160		/* bytes of text in REFUSE */
+
+enum wire_type {
+	/* every channel */
+	WIRE_HELLO	= 1,
+	WIRE_WELCOME	= 2,
+	WIRE_REFUSE	= 3,
+	/* cpu channel */
+	WIRE_RUN	= 16,
+	WIRE_EVENT	= 17,
+	/* mm channel */
+	WIRE_INTERRUPT	= 32,
+	WIRE_REVOKE	= 33,
+	WIRE_MM_FREE	= 34,
+	WIRE_DISCARD	= 35,
+	WIRE_ACK	= 36,
+	/* dsm channel */
+	WIRE_GET	= 48,
+	WIRE_FETCH	= 49,
+	WIRE_INVALIDATE	= 50,
+	WIRE_INVALIDATE_ACK = 51,
+	WIRE_GRANT	= 52,
+	WIRE_DONE	= 53,
+};
+
+enum wire_purpose {
+	WIRE_PURPOSE_CONTROL	= 1,	/* protobuf-c follows, not struct wire_hdr */
+	WIRE_PURPOSE_CPU	= 2,
+	WIRE_PURPOSE_MM		= 3,
+	WIRE_PURPOSE_DSM	= 4,
+};
+
+struct wire_hdr {
+	__le32 length;		/* bytes, this header included */
+	__le16 type;		/* enum wire_type */
+	__le16 reserved;	/* 0 */
+	__le64 seq;		/* RUN/EVENT/INTERRUPT: run number; REVOKE/DISCARD/ACK: request number; else 0 */
+};
+
+/* First message of every connection. */
+struct wire_hello {
+	struct wire_hdr hdr;
+	__le32 magic;
+	__le16 version;
+	__le16 purpose;		/* enum wire_purpose */
+	__le16 node;		/* speaker's node number; 0xffff: a control peer that has none yet */
+	__le16 cpu;		/* purpose CPU: the Linux CPU number */
+	__le32 reserved;
+	__u8 machine[16];	/* which machine this is; zero for a control peer that does not know yet */
+};
+
+struct wire_refuse {
+	struct wire_hdr hdr;
+	__u8 reason[WIRE_REASON_MAX];	/* NUL-terminated text for a person */
+};
+
+/* General registers in the order of struct user_regs_struct. */
+enum { WIRE_GP_COUNT = 27 };
+
+/* A change of one mm's mappings on a node; `prot` 0 removes, and pfn is then 0. */
+struct wire_map {
+	__le64 addr;		/* bytes, page aligned */
+	__le64 pfn;		/* first frame of `pages` consecutive ones */
+	__le32 pages;
+	__le32 prot;		/* PROT_READ | PROT_WRITE | PROT_EXEC */
+};
+/* A removal may be as long as the address space. */
+#define WIRE_MAP_ALL_PAGES	0xffffffffu
+
+enum wire_run_flags {
+	WIRE_RUN_SINGLESTEP	= 1,
+	WIRE_RUN_FP		= 2,	/* fp_length bytes of XSAVE area follow the maps */
+};
+
+/* Run this user context until its next trap. */
+struct wire_run {
+	struct wire_hdr hdr;
+	__le64 mm;
+	__le32 flags;		/* enum wire_run_flags */
+	__le16 map_count;
+	__le16 fp_length;
+	__le64 gp[WIRE_GP_COUNT];
+	/* struct wire_map maps[map_count]; __u8 fp[fp_length]; */
+};
+
+/* What ended a RUN.  signal SIGALRM: interrupted; 0: the stub is gone, its mm cannot run on. */
+struct wire_event {
+	struct wire_hdr hdr;
+	__le64 mm;
+	__le32 signal;
+	__le32 code;		/* si_code */
+	__le32 flags;		/* WIRE_RUN_FP: fp_length bytes follow */
+	__le16 reserved;
+	__le16 fp_length;
+	__le64 fault_address;
+	__le32 fault_error;	/* x86 page-fault error code */
+	__le32 fault_trap;	/* x86 trap number */
+	__le64 gp[WIRE_GP_COUNT];
+	/* __u8 fp[fp_length]; */
+};
+
+/* Make CPU `cpu` report an EVENT if it still executes run number hdr.seq.  Not answered. */
+struct wire_interrupt {
+	struct wire_hdr hdr;
+	__le32 cpu;
+	__le32 reserved;
+};
+
+/* Remove [start, end) of an mm from its stub; the ACK means that no thread can use it any more. */
+struct wire_revoke {
+	struct wire_hdr hdr;
+	__le64 mm;
+	__le64 start;
+	__le64 end;
+};
+
+/* The mm is gone.  Not answered. */
+struct wire_mm_free {
+	struct wire_hdr hdr;
+	__le64 mm;
+};
+
+struct wire_range {
+	__le64 pfn;
+	__le64 count;
+};
+
+/* Frames at home here hold nothing any more: drop every copy.  After the ACK they read as zero. */
+struct wire_discard {
+	struct wire_hdr hdr;
+	__le32 range_count;
+	__le32 reserved;
+	/* struct wire_range ranges[range_count]; */
+};
+
+struct wire_ack {
+	struct wire_hdr hdr;
+};
+
+enum wire_payload {
+	WIRE_PAYLOAD_NONE	= 0,	/* the receiver's copy is current */
+	WIRE_PAYLOAD_ZERO	= 1,	/* the page is all zero */
+	WIRE_PAYLOAD_PAGE	= 2,	/* 4096 bytes follow */
+};
+
+/* All six messages of the coherence protocol; only GRANT may carry a page. */
+struct wire_dsm {
+	struct wire_hdr hdr;
+	__le64 pfn;
+	__u8 state;		/* 1 Shared, 2 Exclusive: wanted, granted, or (FETCH) what the requester gets */
+	__u8 requester;		/* node */
+	__u8 payload;		/* enum wire_payload, GRANT only */
+	__u8 reserved[5];
+	/* __u8 page[WIRE_PAGE_SIZE]; */
+};
+
+#define WIRE_ASSERT_SIZE(type, size) \
+	_Static_assert(sizeof(struct type) == (size), #type " changed size on the wire")
+
+WIRE_ASSERT_SIZE(wire_hdr, 16);
+WIRE_ASSERT_SIZE(wire_hello, 48);
+WIRE_ASSERT_SIZE(wire_refuse, 176);
+WIRE_ASSERT_SIZE(wire_map, 24);
+WIRE_ASSERT_SIZE(wire_run, 248);
+WIRE_ASSERT_SIZE(wire_event, 272);
+WIRE_ASSERT_SIZE(wire_interrupt, 24);
+WIRE_ASSERT_SIZE(wire_revoke, 40);
+WIRE_ASSERT_SIZE(wire_mm_free, 24);
+WIRE_ASSERT_SIZE(wire_range, 16);
+WIRE_ASSERT_SIZE(wire_discard, 24);
+WIRE_ASSERT_SIZE(wire_ack, 16);
+WIRE_ASSERT_SIZE(wire_dsm, 32);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the daemon of the kernel host tells the kernel that it starts.
+ *
+ * The kernel finds struct ssi_boot in the file whose descriptor number stands in its command line as
+ * `ssi=FD`.  All descriptors named in it are inherited by the kernel process.
+ */
+#ifndef PANGEA_CONTRACT_H
+#define PANGEA_CONTRACT_H
+
+#include <linux/types.h>
+
+#define SSI_BOOT_MAGIC		0x49535350u
+#define SSI_BOOT_VERSION	1
+#define SSI_NODES_MAX		16
+#define SSI_CPUS_MAX		64
+
+struct ssi_boot_node {
+	__u64 pfn_start;	/* frames at home on this node */
+	__u64 pfn_count;
+	__u32 cpu_start;	/* Linux CPUs of this node */
+	__u32 cpu_count;
+	__s32 mm_fd;		/* mm channel (net/wire.h) */
+	__u32 reserved;
+};
+
+struct ssi_boot {
+	__u32 magic;
+	__u32 version;
+	__u32 node_count;	/* node 0 is the kernel host */
+	__u32 cpu_count;
+	__s32 frame_fd;		/* the kernel host's frame cache, as large as the machine's memory */
+	__s32 pager_fd;		/* UNIX socket: the kernel sends struct ssi_pager and its userfaultfd */
+	struct ssi_boot_node nodes[SSI_NODES_MAX];
+	__s32 cpu_fd[SSI_CPUS_MAX];	/* cpu channels (net/wire.h) */
+};
+
+/* Sent once by the kernel over pager_fd, the userfaultfd attached (SCM_RIGHTS); answered by one byte. */
+struct ssi_pager {
+	__u64 base;		/* virtual address of frame 0 in the kernel process */
+	__u64 mapped_start;	/* first frame of the linear mapping: frames below are the kernel's image */
+	__u64 frames;		/* frames in all */
+	__u32 user_mode_only;	/* the userfaultfd does not serve faults of host system calls */
+	__u32 reserved;
+};
+
+#endif
