@@ -60,6 +60,10 @@ static inline int link_send(struct link *l, const struct iovec *iov, int count)
 }
 static inline int link_recv(struct link *l, const struct wire_hdr **msg) { return l->ops->recv(l, msg); }
 static inline int link_fd(const struct link *l) { return l->ops->fd(l); }
+/* Why the link is dead; call it after send or recv has failed. */
+static inline const char *link_error(const struct link *l) { return l->error; }
+/* Any thread. */
+void link_get_stats(const struct link *link, struct link_stats *stats);
 
 /* One fixed-size message. */
 int link_send_msg(struct link *link, const void *msg);

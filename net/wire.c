@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The one check of everything that arrives (net/wire.h).
+ *
+ * A table says for every type on which channels it may appear and how long it may be; one function a type
+ * then judges the fields.  What is checked here depends on the message alone.  What depends on the machine
+ * (does the frame exist, is the address space known, is this answer expected) is for the receiver to judge.
+ *
+ * Every message is a multiple of 8 bytes long, so in a stream that starts aligned all messages are aligned.
+ */
+#include <string.h>
+#include <sys/mman.h>
+
+#include "link.h"
+
+#define ADDRESS_LIMIT	(1ULL << 47)	/* user addresses of x86-64 with four-level page tables */
+#define PFN_LIMIT	(1ULL << 36)	/* 2^48 bytes of memory */
+#define FP_MIN		512		/* the legacy area that every XSAVE area starts with */
+#define SIGNAL_MAX	64
+
+#define ANY_PURPOSE	0xffffu
+#define ON(purpose)	(1u << (purpose))
+
+struct rule {
+	unsigned purposes;	/* bit mask of enum wire_purpose */
+	uint32_t length_min, length_max;
+	bool numbered;		/* hdr.seq means something */
+	const char *(*check)(const struct wire_hdr *hdr);
+};
+
+static bool aligned(uint64_t address)
+{
+	return address % WIRE_PAGE_SIZE == 0;
+}
+
+static const char *check_header_only(const struct wire_hdr *hdr)
+{
+	(void)hdr;
+	return NULL;
+}
+
+static const char *check_hello(const struct wire_hdr *hdr)
+{
+	const struct wire_hello *m = (const void *)hdr;
+
+	if (m->magic != WIRE_MAGIC)
+		return "HELLO without Pangea's magic number";
+	if (m->version != WIRE_VERSION)
+		return "HELLO of another protocol version";
+	if (m->purpose < WIRE_PURPOSE_CONTROL || m->purpose > WIRE_PURPOSE_DSM)
+		return "HELLO with an unknown purpose";
+	if (m->node >= WIRE_NODES_MAX && !(m->purpose == WIRE_PURPOSE_CONTROL && m->node == 0xffff))
+		return "HELLO with a node number out of range";
+	if (m->purpose == WIRE_PURPOSE_CPU ? m->cpu >= WIRE_CPUS_MAX : m->cpu != 0)
+		return "HELLO with a CPU number out of range";
+	if (m->reserved)
+		return "HELLO with a reserved field set";
+	return NULL;
+}
+
+static const char *check_refuse(const struct wire_hdr *hdr)
+{
+	const struct wire_refuse *m = (const void *)hdr;
+	const __u8 *end = memchr(m->reason, 0, sizeof(m->reason));
+	const __u8 *p;
+
+	if (!end)
+		return "REFUSE whose reason does not end";
+	for (p = m->reason; p < end; p++)
+		if (*p < 0x20 || *p == 0x7f)
+			return "REFUSE with a control character in its reason";
+	return NULL;
+}
+
+static const char *check_map(const struct wire_map *map)
+{
+	if (!aligned(map->addr) || map->addr >= ADDRESS_LIMIT)
+		return "RUN that maps a bad address";
+	if (map->pages == 0)
+		return "RUN that maps no pages";
+	if (map->prot & ~(__u32)(PROT_READ | PROT_WRITE | PROT_EXEC))
+		return "RUN that maps with unknown protection bits";
+	if (map->prot == 0 && map->pfn != 0)
+		return "RUN that removes a mapping and names a frame";
+	if (map->prot == 0 && map->pages == WIRE_MAP_ALL_PAGES)
+		return NULL;
+	if (map->pages > (ADDRESS_LIMIT - map->addr) / WIRE_PAGE_SIZE)
+		return "RUN that maps beyond the user addresses";
+	if (map->pfn >= PFN_LIMIT || map->pages > PFN_LIMIT - map->pfn)
+		return "RUN that maps frames out of range";
+	return NULL;
+}
+
+static const char *check_fp(uint32_t flags, uint32_t length)
+{
+	if (!(flags & WIRE_RUN_FP))
+		return length ? "FP state without its flag" : NULL;
+	if (length < FP_MIN || length > WIRE_FP_MAX || length % 8)
+		return "FP state of an impossible size";
+	return NULL;
+}
+
+static const char *check_run(const struct wire_hdr *hdr)
+{
+	const struct wire_run *m = (const void *)hdr;
+	const struct wire_map *maps = (const void *)(m + 1);
+	const char *why;
+	unsigned i;
+
+	if (m->flags & ~(__u32)(WIRE_RUN_SINGLESTEP | WIRE_RUN_FP))
+		return "RUN with unknown flags";
+	if (m->map_count > WIRE_MAPS_MAX)
+		return "RUN with too many map operations";
+	why = check_fp(m->flags, m->fp_length);
+	if (why)
+		return why;
+	if (hdr->length != sizeof(*m) + m->map_count * sizeof(maps[0]) + m->fp_length)
+		return "RUN whose length does not match its contents";
+	for (i = 0; i < m->map_count && !why; i++)
+		why = check_map(&maps[i]);
+	return why;
+}
+
+static const char *check_event(const struct wire_hdr *hdr)
+{
+	const struct wire_event *m = (const void *)hdr;
+	const char *why;
+
+	if (m->flags & ~(__u32)WIRE_RUN_FP)
+		return "EVENT with unknown flags";
+	if (m->reserved)
+		return "EVENT with a reserved field set";
+	if (m->signal > SIGNAL_MAX)
+		return "EVENT with an impossible signal";
+	why = check_fp(m->flags, m->fp_length);
+	if (why)
+		return why;
+	if (hdr->length != sizeof(*m) + m->fp_length)
+		return "EVENT whose length does not match its contents";
+	return NULL;
+}
+
+static const char *check_interrupt(const struct wire_hdr *hdr)
+{
+	const struct wire_interrupt *m = (const void *)hdr;
+
+	if (m->cpu >= WIRE_CPUS_MAX)
+		return "INTERRUPT with a CPU number out of range";
+	if (m->reserved)
+		return "INTERRUPT with a reserved field set";
+	return NULL;
+}
+
+static const char *check_revoke(const struct wire_hdr *hdr)
+{
+	const struct wire_revoke *m = (const void *)hdr;
+
+	if (!aligned(m->start) || !aligned(m->end))
+		return "REVOKE of an unaligned range";
+	if (m->start >= m->end || m->end > ADDRESS_LIMIT)
+		return "REVOKE of an impossible range";
+	return NULL;
+}
+
+static const char *check_discard(const struct wire_hdr *hdr)
+{
+	const struct wire_discard *m = (const void *)hdr;
+	const struct wire_range *ranges = (const void *)(m + 1);
+	unsigned i;
+
+	if (m->reserved)
+		return "DISCARD with a reserved field set";
+	if (m->range_count == 0 || m->range_count > WIRE_RANGES_MAX)
+		return "DISCARD with an impossible number of ranges";
+	if (hdr->length != sizeof(*m) + m->range_count * sizeof(ranges[0]))
+		return "DISCARD whose length does not match its contents";
+	for (i = 0; i < m->range_count; i++) {
+		if (ranges[i].count == 0)
+			return "DISCARD of no frames";
+		if (ranges[i].pfn >= PFN_LIMIT || ranges[i].count > PFN_LIMIT - ranges[i].pfn)
+			return "DISCARD of frames out of range";
+	}
+	return NULL;
+}
+
+static const char *check_dsm(const struct wire_hdr *hdr)
+{
+	static const __u8 zero[sizeof(((struct wire_dsm *)0)->reserved)];
+	const struct wire_dsm *m = (const void *)hdr;
+	bool grant = hdr->type == WIRE_GRANT;
+	bool page = hdr->length == sizeof(*m) + WIRE_PAGE_SIZE;
+
+	if (m->pfn >= PFN_LIMIT)
+		return "coherence message with a frame out of range";
+	if (m->state > 2 || (m->state == 0 && (grant || hdr->type == WIRE_GET)))
+		return "coherence message with an unknown state";
+	if (m->requester >= WIRE_NODES_MAX)
+		return "coherence message for a node out of range";
+	if (m->payload > (grant ? WIRE_PAYLOAD_PAGE : WIRE_PAYLOAD_NONE))
+		return "coherence message with an unknown payload";
+	if (memcmp(m->reserved, zero, sizeof(zero)))
+		return "coherence message with a reserved field set";
+	if (!page && hdr->length != sizeof(*m))
+		return "coherence message with a part of a page";
+	if (page != (m->payload == WIRE_PAYLOAD_PAGE))
+		return "coherence message whose length does not match its payload";
+	return NULL;
+}
+
+#define FIXED(type)	sizeof(struct type), sizeof(struct type)
+
+static const struct rule rules[] = {
+	[WIRE_HELLO]	= { ANY_PURPOSE, FIXED(wire_hello), false, check_hello },
+	[WIRE_WELCOME]	= { ANY_PURPOSE, FIXED(wire_hdr), false, check_header_only },
+	[WIRE_REFUSE]	= { ANY_PURPOSE, FIXED(wire_refuse), false, check_refuse },
+
+	[WIRE_RUN]	= { ON(WIRE_PURPOSE_CPU), sizeof(struct wire_run), sizeof(struct wire_run) +
+			    WIRE_MAPS_MAX * sizeof(struct wire_map) + WIRE_FP_MAX, true, check_run },
+	[WIRE_EVENT]	= { ON(WIRE_PURPOSE_CPU), sizeof(struct wire_event),
+			    sizeof(struct wire_event) + WIRE_FP_MAX, true, check_event },
+
+	[WIRE_INTERRUPT] = { ON(WIRE_PURPOSE_MM), FIXED(wire_interrupt), true, check_interrupt },
+	[WIRE_REVOKE]	= { ON(WIRE_PURPOSE_MM), FIXED(wire_revoke), true, check_revoke },
+	[WIRE_MM_FREE]	= { ON(WIRE_PURPOSE_MM), FIXED(wire_mm_free), false, check_header_only },
+	[WIRE_DISCARD]	= { ON(WIRE_PURPOSE_MM), sizeof(struct wire_discard), sizeof(struct wire_discard) +
+			    WIRE_RANGES_MAX * sizeof(struct wire_range), true, check_discard },
+	[WIRE_ACK]	= { ON(WIRE_PURPOSE_MM), FIXED(wire_ack), true, check_header_only },
+
+	[WIRE_GET]	= { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },
+	[WIRE_FETCH]	= { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },
+	[WIRE_INVALIDATE] = { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },
+	[WIRE_INVALIDATE_ACK] = { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },
+	[WIRE_GRANT]	= { ON(WIRE_PURPOSE_DSM), sizeof(struct wire_dsm),
+			    sizeof(struct wire_dsm) + WIRE_PAGE_SIZE, false, check_dsm },
+	[WIRE_DONE]	= { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },
+};
+
+#define RULE_COUNT (sizeof(rules) / sizeof(rules[0]))
+
+_Static_assert(sizeof(struct wire_run) + WIRE_MAPS_MAX * sizeof(struct wire_map) + WIRE_FP_MAX <=
+	       WIRE_LENGTH_MAX, "the longest RUN fits");
+
+const char *wire_check_length(const struct wire_hdr *hdr, enum wire_purpose purpose)
+{
+	const struct rule *rule;
+
+	if (hdr->type >= RULE_COUNT || !rules[hdr->type].check)
+		return "message of an unknown type";
+	rule = &rules[hdr->type];
+	if (!(rule->purposes & ON(purpose)))
+		return "message of a type that belongs to another channel";
+	if (hdr->length < rule->length_min || hdr->length > rule->length_max || hdr->length % 8)
+		return "message of an impossible length";
+	if (hdr->reserved)
+		return "message with a reserved header field set";
+	if (!rule->numbered && hdr->seq)
+		return "message with a number where none belongs";
+	return NULL;
+}
+
+const char *wire_check(const void *msg, size_t length, enum wire_purpose purpose)
+{
+	const struct wire_hdr *hdr = msg;
+	const char *why = wire_check_length(hdr, purpose);
+
+	if (why)
+		return why;
+	if (hdr->length != length)
+		return "message that is not as long as it says";
+	return rules[hdr->type].check(hdr);
+}
