@@ -32,22 +32,31 @@ struct dsm_msg {
 	const void *page;		/* DSM_PAYLOAD_PAGE: DSM_PAGE_SIZE bytes, valid during the call only */
 };
 
+/* Called within the core's entry functions; none may call into the core. */
 struct dsm_ops {
-	/* Queue msg for another node (never this one).  Must not block and must not call into the core. */
+	/* Queue msg for another node (never this one).  Must not block. */
 	void (*send)(void *ctx, unsigned to, const struct dsm_msg *msg);
 	/*
 	 * Reduce this node's rights on a frame to `keep` (from Exclusive to Shared or Invalid, from Shared
-	 * to Invalid; equal rights: only read).  If page is not NULL, copy what the frame holds after
-	 * the last store that could still happen to page[DSM_PAGE_SIZE].  Returns DSM_PAYLOAD_ZERO if that is all zero
-	 * (page is then not filled), else DSM_PAYLOAD_PAGE; DSM_PAYLOAD_NONE if page is NULL.
+	 * to Invalid; Shared to Shared: only read).  If page is not NULL, copy what the frame holds after
+	 * the last store that could still happen to page[DSM_PAGE_SIZE].  Returns DSM_PAYLOAD_ZERO if that
+	 * is all zero (page may then hold anything), else DSM_PAYLOAD_PAGE; DSM_PAYLOAD_NONE if page is NULL.
 	 */
 	enum dsm_payload (*revoke)(void *ctx, uint64_t pfn, enum dsm_state keep, void *page);
-	/* This node now holds `state`; the payload replaces what it held, unless it is DSM_PAYLOAD_NONE. */
+	/*
+	 * This node now holds `state`.  With DSM_PAYLOAD_ZERO or _PAGE it was Invalid before and the payload
+	 * is what the frame holds; with DSM_PAYLOAD_NONE it has the content already (Shared to Exclusive).
+	 */
 	void (*install)(void *ctx, uint64_t pfn, enum dsm_state state,
 			enum dsm_payload payload, const void *page);
-	/* Requests of this node on pfn up to `state` are satisfied now (always after install). */
+	/*
+	 * This node's acquires of pfn up to `state`, the rights it holds now, are satisfied.  Acquires
+	 * that wanted more are still pending: another ready() follows for them, nothing need be asked again.
+	 * Always after install(); never within the dsm_acquire() it answers.  The rights may be gone before the
+	 * caller's thread runs: it then simply faults and acquires again.
+	 */
 	void (*ready)(void *ctx, uint64_t pfn, enum dsm_state state);
-	/* A dsm_discard() that returned 1 has ended: the frame reads as zero. */
+	/* The oldest dsm_discard() of pfn that returned 1 has ended: the frame reads as zero. */
 	void (*discarded)(void *ctx, uint64_t pfn);
 };
 
@@ -56,7 +65,7 @@ struct dsm_range { uint64_t start, count; };	/* frames */
 struct dsm_config {
 	unsigned self, nodes;
 	struct dsm_range home[DSM_NODES_MAX];	/* frames at home on each node; ascending, no overlap */
-	uint64_t residence_ns;	/* a granted frame stays at least so long before another node gets it */
+	uint64_t residence_ns;	/* a granted frame stays at least so long before another node takes it */
 	const struct dsm_ops *ops;
 	void *ctx;
 };
@@ -67,29 +76,48 @@ struct dsm;
 struct dsm *dsm_new(const struct dsm_config *config);
 void dsm_free(struct dsm *d);
 
+/* The home of pfn, or config.nodes when no range holds it. */
 unsigned dsm_home(const struct dsm *d, uint64_t pfn);
-/* Rights that this node has now. */
+/* Rights that this node has now.  pfn must have a home. */
 enum dsm_state dsm_state(const struct dsm *d, uint64_t pfn);
 
-/* Returns 0 when this node already has the rights; 1: ops->ready follows, once, for all callers;
- * -ENOMEM. A second acquire of a pending frame sends nothing unless it wants more. */
+/*
+ * Want DSM_SHARED or DSM_EXCLUSIVE.  Returns 0 when this node already has the rights; 1: ops->ready follows
+ * with at least `want`, once for all callers, after possibly one with less; -EINVAL: no such frame; -ENOMEM.
+ * A second acquire of a pending frame sends nothing unless it wants more, and then not before the
+ * first is granted.
+ */
 int dsm_acquire(struct dsm *d, uint64_t pfn, enum dsm_state want, uint64_t now_ns);
 
-/* Home only: nobody needs what the frame holds.  Returns 0 when done, 1 when ops->discarded follows;
- * -EINVAL: not at home here; -ENOMEM. */
+/*
+ * Home only: nobody needs what the frame holds.  Returns 0 when done, 1 when ops->discarded follows, once for
+ * each such call; -EINVAL: not at home here; -ENOMEM.
+ */
 int dsm_discard(struct dsm *d, uint64_t pfn, uint64_t now_ns);
 
-/* Returns 0, or -EPROTO with *why set to one line: the peer `from` broke the protocol (nothing was changed). */
+/*
+ * Returns 0, or with nothing changed and *why set to one line: -EPROTO: the peer `from` broke the protocol;
+ * -ENOMEM.  `from` is another node of the machine, known from the link.
+ */
 int dsm_receive(struct dsm *d, unsigned from, const struct dsm_msg *msg, uint64_t now_ns,
 		const char **why);
 
-/* Continue what waited for residence to end.  Returns the next deadline, or UINT64_MAX. */
+/*
+ * Continue what waited for residence to end.  Returns when to call it next, or UINT64_MAX: nothing waits.  Any
+ * other entry function may make something wait, so ask again after it.
+ */
 uint64_t dsm_tick(struct dsm *d, uint64_t now_ns);
 
 /* Counters for status and bench; monotonic. */
 struct dsm_stats {
-	uint64_t read_miss, write_miss, upgrade, page_in, page_out, zero_in, invalidated, discarded;
+	uint64_t read_miss, write_miss, upgrade;	/* GETs: Invalid to Shared, to Exclusive; Shared to Exclusive */
+	uint64_t page_in, page_out, zero_in;		/* GRANTs with content: received, sent; received all zero */
+	uint64_t invalidated;				/* copies that others took from this node */
+	uint64_t discarded;				/* of frames at home here */
 };
 const struct dsm_stats *dsm_stats(const struct dsm *d);
+
+/* For tests: which invariant of this instance is broken, or NULL.  Visits every frame at home. */
+const char *dsm_check(const struct dsm *d);
 
 #endif
