@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The user half of one CPU: a thread that takes RUN from the kernel half, has the CPU's thread in the mm's
+ * stub execute that context, and answers with the EVENT that ended it.
+ *
+ * Faults that only mean "the frame is not here" never reach the kernel: the stub parks with SIGBUS from its
+ * userfaultfd, the executor asks the pager, and whoever brings the frame resumes the stub (pager.c).
+ *
+ * An INTERRUPT carries the number of the run that it is meant for.  It may overtake that RUN, which came over
+ * another connection: then the run ends before it has begun.  It may be late: then it is
+ * ignored, and a SIGALRM that was already on its way resumes the stub where it was.
+ *
+ * Vector state travels only when it has changed: both sides remember what was last exchanged for this
+ * (mm, CPU) and compare.  The kernel half thus always has the current state and asks for nothing.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "machine.h"
+
+#define PF_WRITE 2u		/* x86 page-fault error code */
+#define NO_SYSCALL (~0ull)
+
+/* One run, from RUN to EVENT. */
+struct run {
+	struct executor *executor;
+	const struct wire_run *message;
+	struct mm *mm;
+	struct stub_slot *slot;
+	ucontext_t *frame;		/* in the slot */
+};
+
+static const void *frame_end(const struct run *r)
+{
+	return (const uint8_t *)r->slot + STUB_SLOT_SIZE;
+}
+
+static uintptr_t frame_delta(const struct run *r)
+{
+	return (uintptr_t)r->slot - (STUB_AREA + r->executor->slot * STUB_SLOT_SIZE);
+}
+
+/* The slot lies in user code's address space: look where it says the frame is before using it. */
+static int find_frame(struct run *r)
+{
+	uint32_t offset = __atomic_load_n(&r->slot->context_offset, __ATOMIC_RELAXED);
+
+	if (offset < sizeof(*r->slot) || offset > STUB_SLOT_SIZE - sizeof(ucontext_t) || offset % 8)
+		return -EFAULT;
+	r->frame = (ucontext_t *)((uint8_t *)r->slot + offset);
+	return 0;
+}
+
+static void *find_fp(const struct run *r, uint32_t *size)
+{
+	return context_fp(r->frame, frame_end(r), frame_delta(r), size);
+}
+
+/* Remember vector state as exchanged. */
+static int keep_fp(struct fp_image *image, const void *fp, uint32_t length)
+{
+	if (!image->bytes)
+		image->bytes = malloc(WIRE_FP_MAX);
+	if (!image->bytes)
+		return -ENOMEM;
+	memcpy(image->bytes, fp, length);
+	image->length = length;
+	return 0;
+}
+
+static int load_fp(struct run *r)
+{
+	struct executor *x = r->executor;
+	const struct wire_run *msg = r->message;
+	const void *fp = (const uint8_t *)(msg + 1) + msg->map_count * sizeof(struct wire_map);
+	uint32_t size;
+	void *area;
+
+	if (!(msg->flags & WIRE_RUN_FP))
+		return 0;
+	area = find_fp(r, &size);
+	if (!area || !context_set_fp(&x->machine->context, area, size, fp, msg->fp_length))
+		return -EINVAL;
+	return keep_fp(&r->mm->fp[x->slot], fp, msg->fp_length);
+}
+
+static int load_context(struct run *r)
+{
+	const struct wire_run *msg = r->message;
+	struct stub_slot *s = r->slot;
+	uint64_t fs = msg->gp[CONTEXT_FS_BASE], gs = msg->gp[CONTEXT_GS_BASE];
+	int ret = find_frame(r);
+
+	if (ret)
+		return ret;
+	context_set_gp(r->frame, (const uint64_t *)msg->gp, msg->flags & WIRE_RUN_SINGLESTEP);
+	if (s->fs_base != fs) {
+		s->fs_base = fs;
+		s->sync |= STUB_SYNC_FS;
+	}
+	if (s->gs_base != gs) {
+		s->gs_base = gs;
+		s->sync |= STUB_SYNC_GS;
+	}
+	return load_fp(r);
+}
+
+/* --- interruption --- */
+
+/* false: the run was interrupted before it began. */
+static bool begin(struct run *r)
+{
+	struct executor *x = r->executor;
+	bool go;
+
+	pthread_mutex_lock(&x->lock);
+	go = x->interrupted < r->message->hdr.seq;
+	if (go) {
+		x->run = r->message->hdr.seq;
+		x->stub_pid = r->mm->pid;
+		x->stub_tid = r->slot->tid;
+	}
+	pthread_mutex_unlock(&x->lock);
+	return go;
+}
+
+static void end(struct executor *x)
+{
+	pthread_mutex_lock(&x->lock);
+	x->run = 0;
+	pthread_mutex_unlock(&x->lock);
+}
+
+static bool was_interrupted(struct run *r)
+{
+	struct executor *x = r->executor;
+	bool yes;
+
+	pthread_mutex_lock(&x->lock);
+	yes = x->interrupted >= r->message->hdr.seq;
+	pthread_mutex_unlock(&x->lock);
+	return yes;
+}
+
+void executor_interrupt(struct machine *m, unsigned cpu, uint64_t run)
+{
+	unsigned first = own_node(m)->cpu_start;
+	struct executor *x;
+
+	if (cpu < first || cpu >= first + own_node(m)->cpu_count)
+		return;
+	x = &m->executors[cpu - first];
+	pthread_mutex_lock(&x->lock);
+	if (run > x->interrupted)
+		x->interrupted = run;
+	if (x->run == run) {
+		syscall(SYS_tgkill, x->stub_pid, x->stub_tid, SIGALRM);
+		x->interrupts++;
+	}
+	pthread_mutex_unlock(&x->lock);
+}
+
+/* --- running --- */
+
+/* A fault on a registered mapping: 1 when it is the pager's and somebody resumes the stub; 0: not. */
+static int frame_fault(struct run *r)
+{
+	struct executor *x = r->executor;
+	struct waiter *w = &x->waiter;
+	struct mapping mapping;
+	int ret;
+
+	if (r->slot->signal != SIGBUS || r->slot->code != BUS_ADRERR || find_frame(r))
+		return 0;
+	w->address = r->slot->address & ~(uint64_t)(NODE_PAGE_SIZE - 1);
+	pthread_mutex_lock(&r->mm->lock);
+	mapping = mm_lookup(r->mm, w->address);
+	pthread_mutex_unlock(&r->mm->lock);
+	if (!mapping.prot) {		/* unmapped meanwhile: let it fault anew */
+		slot_resume(r->slot);
+		return 1;
+	}
+	w->pfn = mapping.pfn;
+	w->want = r->frame->uc_mcontext.gregs[REG_ERR] & PF_WRITE ? DSM_EXCLUSIVE : DSM_SHARED;
+	w->mm = r->mm;
+	w->slot = r->slot;
+	__atomic_store_n(&r->slot->turn, STUB_TURN_PAGE, __ATOMIC_SEQ_CST);
+	ret = pager_fault(x->machine, w);
+	if (ret < 0) {
+		__atomic_store_n(&r->slot->turn, STUB_TURN_DAEMON, __ATOMIC_SEQ_CST);
+		return ret;
+	}
+	if (!ret)
+		slot_resume(r->slot);
+	pager_settle(x->machine);
+	return 1;
+}
+
+/* Run until something happens that the kernel must know.  0 or -errno: the stub is lost. */
+static int execute(struct run *r)
+{
+	uint64_t started = now_ns();
+	int ret;
+
+	slot_resume(r->slot);
+	for (;;) {
+		ret = slot_wait(r->mm, r->slot);
+		if (ret)
+			break;
+		if (r->slot->signal == SIGALRM && !was_interrupted(r)) {
+			slot_resume(r->slot);
+			continue;
+		}
+		ret = frame_fault(r);
+		if (ret <= 0)
+			break;
+	}
+	r->executor->user_ns += now_ns() - started;
+	return ret ? ret : find_frame(r);
+}
+
+/* --- the answer --- */
+
+static int send_event(struct run *r, struct wire_event *event, const void *fp, uint32_t fp_length)
+{
+	struct iovec iov[2] = { { event, sizeof(*event) }, { (void *)fp, fp_length } };
+
+	event->hdr.length = sizeof(*event) + fp_length;
+	event->hdr.type = WIRE_EVENT;
+	event->hdr.seq = r->message->hdr.seq;
+	event->mm = r->message->mm;
+	event->fp_length = fp_length;
+	event->flags = fp_length ? WIRE_RUN_FP : 0;
+	return link_send(r->executor->link, iov, fp_length ? 2 : 1);
+}
+
+/* The registers that the run was given, unchanged: it has not begun, or cannot. */
+static int report_unchanged(struct run *r, uint32_t signal)
+{
+	struct wire_event event = { .signal = signal };
+
+	memcpy(event.gp, r->message->gp, sizeof(event.gp));
+	return send_event(r, &event, NULL, 0);
+}
+
+static int report(struct run *r)
+{
+	struct stub_slot *s = r->slot;
+	struct wire_event event = {
+		.signal = s->signal,
+		.code = s->code,
+		.fault_address = r->frame->uc_mcontext.gregs[REG_CR2],
+		.fault_error = r->frame->uc_mcontext.gregs[REG_ERR],
+		.fault_trap = r->frame->uc_mcontext.gregs[REG_TRAPNO],
+	};
+	struct fp_image *last = &r->mm->fp[r->executor->slot];
+	uint32_t size, length;
+	uint8_t fp[WIRE_FP_MAX];
+	void *area = find_fp(r, &size);
+
+	if (!area || size > WIRE_FP_MAX)
+		return report_unchanged(r, 0);
+	context_get_gp(r->frame, (uint64_t *)event.gp);
+	event.gp[CONTEXT_ORIG_AX] = s->signal == SIGSYS ? (uint64_t)s->syscall : NO_SYSCALL;
+	event.gp[CONTEXT_FS_BASE] = s->fs_base;
+	event.gp[CONTEXT_GS_BASE] = s->gs_base;
+	length = xstate_length(area, size, r->executor->machine->context.end);
+	if (last->length == length && !memcmp(last->bytes, area, length))
+		return send_event(r, &event, NULL, 0);
+	memcpy(fp, area, length);
+	if (keep_fp(last, fp, length))
+		return report_unchanged(r, 0);
+	return send_event(r, &event, fp, length);
+}
+
+static int handle_run(struct executor *x, const struct wire_run *msg)
+{
+	struct run r = { .executor = x, .message = msg, .mm = mm_get(x->machine, msg->mm) };
+	int ret;
+
+	if (!r.mm)
+		return report_unchanged(&r, 0);
+	x->runs++;
+	r.slot = mm_slot(r.mm, x->slot);
+	ret = mm_apply(x->machine, r.mm, (const struct wire_map *)(msg + 1), msg->map_count);
+	if (!ret)
+		ret = load_context(&r);
+	if (ret) {
+		ret = report_unchanged(&r, 0);
+	} else if (!begin(&r)) {
+		ret = report_unchanged(&r, SIGALRM);
+	} else {
+		ret = execute(&r);
+		end(x);
+		ret = ret ? report_unchanged(&r, 0) : report(&r);
+	}
+	mm_put(x->machine, r.mm);
+	return ret;
+}
+
+static void *executor_thread(void *arg)
+{
+	struct executor *x = arg;
+	const struct wire_hdr *msg;
+	int ret = 0;
+
+	while (!ret) {
+		ret = link_recv_wait(x->link, &msg, -1);
+		if (ret > 0)
+			ret = handle_run(x, (const void *)msg);
+	}
+	if (!x->machine->stopping)
+		machine_fail(x->machine, "CPU %u: the kernel has closed the cpu channel%s%s", x->cpu,
+			     *x->link->error ? ": " : "", x->link->error);
+	return NULL;
+}
+
+int executor_start(struct machine *m, unsigned cpu, struct link *link)
+{
+	unsigned first = own_node(m)->cpu_start;
+	struct executor *x;
+	int ret;
+
+	if (cpu < first || cpu >= first + own_node(m)->cpu_count)
+		return -EINVAL;
+	x = &m->executors[cpu - first];
+	if (x->started)
+		return -EEXIST;
+	x->machine = m;
+	x->cpu = cpu;
+	x->slot = cpu - first + 1;
+	x->link = link;
+	pthread_mutex_init(&x->lock, NULL);
+	ret = -pthread_create(&x->thread, NULL, executor_thread, x);
+	x->started = !ret;
+	return ret;
+}
+
+/* With m->stopping set.  A run that is under way ends because its stub is killed. */
+void executors_stop(struct machine *m)
+{
+	for (unsigned i = 0; i < own_node(m)->cpu_count; i++) {
+		struct executor *x = &m->executors[i];
+
+		if (!x->started)
+			continue;
+		x->link->ops->shutdown(x->link);
+		pthread_mutex_lock(&x->lock);
+		if (x->run)
+			kill(x->stub_pid, SIGKILL);
+		pthread_mutex_unlock(&x->lock);
+		pthread_join(x->thread, NULL);
+		x->link->ops->free(x->link);
+		pthread_mutex_destroy(&x->lock);
+	}
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * This node's share of the machine: owns the parts and their threads, from start to end.
+ *
+ * Ending is in phases: `stopping` is set, so that what breaks now is no failure; the executors and the mm
+ * thread end; then stubs are killed and reaped; then the threads that serve faults end, which nobody needs any
+ * more; then everything is freed.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "machine.h"
+
+void machine_fail(struct machine *m, const char *format, ...)
+{
+	char reason[256];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	log_line(LOG_ERROR, "%s", reason);
+	m->config.failed(m->config.ctx, reason);
+}
+
+static void init_locks(struct machine *m)
+{
+	pthread_mutex_init(&m->mms_lock, NULL);
+	pthread_mutex_init(&m->reap_lock, NULL);
+	pthread_mutex_init(&m->frames_lock, NULL);
+	pthread_cond_init(&m->reap_wake, NULL);
+	pthread_cond_init(&m->discards_done, NULL);
+}
+
+struct machine *machine_new(const struct machine_config *config, char *err, size_t err_size)
+{
+	struct machine *m = calloc(1, sizeof(*m));
+	int ret;
+
+	if (!m) {
+		snprintf(err, err_size, "out of memory");
+		return NULL;
+	}
+	m->config = *config;
+	m->peers_event = -1;
+	init_locks(m);
+	context_layout_init(&m->context);
+	ret = pager_start(m, err, err_size);
+	if (ret)
+		goto fail;
+	ret = peers_start(m);
+	if (!ret)
+		ret = mm_start_threads(m);
+	if (!ret)
+		return m;
+	snprintf(err, err_size, "cannot start threads: %s", strerror(-ret));
+fail:
+	m->stopping = true;
+	peers_stop(m);
+	pager_stop(m);
+	free(m);
+	return NULL;
+}
+
+int machine_attach_cpu(struct machine *m, unsigned cpu, struct link *link)
+{
+	return executor_start(m, cpu, link);
+}
+
+int machine_attach_mm(struct machine *m, struct link *link)
+{
+	int ret;
+
+	if (m->mm_link)
+		return -EEXIST;
+	m->mm_link = link;
+	ret = -pthread_create(&m->mm_thread, NULL, mm_channel_thread, m);
+	if (ret)
+		m->mm_link = NULL;
+	return ret;
+}
+
+int machine_frame_fd(const struct machine *m)
+{
+	return m->frame_fd;
+}
+
+static void add_link(struct machine_stats *stats, const struct link *link)
+{
+	if (!link)
+		return;
+	stats->bytes_in += link->stats.bytes_in;
+	stats->bytes_out += link->stats.bytes_out;
+}
+
+static void add_core(struct machine_stats *stats, struct machine *m)
+{
+	struct dsm_stats core;
+
+	pthread_mutex_lock(&m->frames_lock);
+	core = *dsm_stats(m->dsm);
+	pthread_mutex_unlock(&m->frames_lock);
+	stats->read_miss = core.read_miss;
+	stats->write_miss = core.write_miss;
+	stats->upgrade = core.upgrade;
+	stats->page_in = core.page_in;
+	stats->page_out = core.page_out;
+	stats->zero_in = core.zero_in;
+	stats->invalidated = core.invalidated;
+}
+
+void machine_get_stats(struct machine *m, struct machine_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+	stats->stubs = m->stubs;
+	stats->frames_present = pager_present(m);
+	for (unsigned i = 0; i < own_node(m)->cpu_count; i++) {
+		struct executor *x = &m->executors[i];
+
+		stats->runs += x->runs;
+		stats->interrupts += x->interrupts;
+		stats->user_ns += x->user_ns;
+		add_link(stats, x->link);
+	}
+	add_link(stats, m->mm_link);
+	for (unsigned i = 0; i < m->config.layout.nodes; i++)
+		add_link(stats, m->peer[i]);
+	add_core(stats, m);
+}
+
+static void quiesce(struct machine *m)
+{
+	uint64_t one = 1;
+
+	m->stopping = true;
+	pthread_mutex_lock(&m->frames_lock);
+	pthread_cond_broadcast(&m->discards_done);
+	pthread_mutex_unlock(&m->frames_lock);
+	executors_stop(m);
+	if (m->mm_link) {
+		m->mm_link->ops->shutdown(m->mm_link);
+		pthread_join(m->mm_thread, NULL);
+		m->mm_link->ops->free(m->mm_link);
+	}
+	mm_stop_threads(m);
+	if (m->kernel_thread) {
+		if (write(m->kernel_stop, &one, sizeof(one)) < 0)
+			log_line(LOG_WARNING, "eventfd: %s", strerror(errno));
+		pthread_join(m->kernel_thread, NULL);
+	}
+	peers_stop(m);
+}
+
+void machine_free(struct machine *m)
+{
+	quiesce(m);
+	pager_stop(m);
+	pthread_mutex_destroy(&m->mms_lock);
+	pthread_mutex_destroy(&m->reap_lock);
+	pthread_mutex_destroy(&m->frames_lock);
+	pthread_cond_destroy(&m->reap_wake);
+	pthread_cond_destroy(&m->discards_done);
+	free(m);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Inside of machine.c, executor.c, mm.c, pager.c and peers.c.
+ *
+ * Threads of a node: one executor per CPU (executor.c), one for the mm channel (mm.c), one for the dsm
+ * links (peers.c), one that reaps stubs (mm.c), and on node 0 one that reads the kernel's userfaultfd
+ * (pager.c).
+ *
+ * Lock order: machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock and
+ * machine.reap_lock are leaves.  No lock is held while waiting for another node; mm.lock is held while
+ * waiting for the service thread of that mm's stub, which waits for nobody.
+ */
+#ifndef PANGEA_MACHINE_H
+#define PANGEA_MACHINE_H
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "../dsm/dsm.h"
+#include "../migrate/context.h"
+#include "node.h"
+#include "stub.h"
+
+struct executor;
+
+/* --- mm.c: address spaces with a stub here --- */
+
+struct mm_node;				/* of the mapping table */
+
+struct mm {
+	struct mm *next;		/* machine.mms chain, or machine.reap list; owner's lock */
+	uint64_t id;
+	atomic_uint references;
+	pid_t pid;
+	int uffd;
+	uint8_t *area;			/* the stub's control area, as this process maps it */
+	size_t area_size;
+	pthread_mutex_t lock;		/* map, the service slot, and mapping system calls of the stub */
+	struct mm_node *map;		/* address -> frame and rights */
+	struct fp_image {		/* vector state as last exchanged, per slot; its executor's */
+		uint32_t length;
+		uint8_t *bytes;
+	} fp[STUB_SLOTS_MAX];
+};
+
+struct mapping { uint64_t pfn; uint32_t prot; };	/* prot 0: none */
+
+/* The mm of that id, its stub made if there is none yet.  NULL: no stub could be made (said in the log). */
+struct mm *mm_get(struct machine *m, uint64_t id);
+void mm_put(struct machine *m, struct mm *mm);
+/* Carry out map operations in order.  0 or -errno: then the stub cannot be used any more. */
+int mm_apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count);
+/* mm.lock held. */
+struct mapping mm_lookup(const struct mm *mm, uint64_t address);
+bool mm_alive(const struct mm *mm);
+struct stub_slot *mm_slot(const struct mm *mm, unsigned slot);
+/* Hand a slot to the stub; wait until it comes back: 0, or -ESRCH when the stub has died. */
+void slot_resume(struct stub_slot *slot);
+int slot_wait(const struct mm *mm, struct stub_slot *slot);
+int mm_start_threads(struct machine *m);
+void mm_stop_threads(struct machine *m);
+void *mm_channel_thread(void *machine);
+
+/* --- pager.c: frames --- */
+
+/* Someone who needs a frame. */
+struct waiter {
+	struct waiter *next;		/* pending or done list; frames_lock */
+	uint64_t pfn, address;		/* address: where it is to be mapped */
+	enum dsm_state want;
+	struct mm *mm;			/* NULL: the kernel process */
+	struct stub_slot *slot;
+};
+
+/* 0: mapped, go on; 1: the slot is resumed (or the kernel woken) as soon as the frame is here; -errno. */
+int pager_fault(struct machine *m, struct waiter *w);
+int pager_start(struct machine *m, char *err, size_t err_size);
+void pager_stop(struct machine *m);
+/* Before and after any call into m->dsm; after unlocking call pager_settle(). */
+void frames_lock(struct machine *m);
+void frames_unlock(struct machine *m);
+void pager_settle(struct machine *m);
+void pager_discard(struct machine *m, const struct wire_range *ranges, unsigned count);
+uint64_t pager_present(const struct machine *m);
+
+/* --- peers.c --- */
+
+void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg);
+void peers_kick(struct machine *m);
+int peers_start(struct machine *m);
+void peers_stop(struct machine *m);
+
+/* --- executor.c --- */
+
+struct executor {
+	struct machine *machine;
+	unsigned cpu, slot;
+	struct link *link;
+	pthread_t thread;
+	bool started;
+	pthread_mutex_t lock;		/* the four below */
+	uint64_t run;			/* run number that executes; 0: none */
+	uint64_t interrupted;		/* highest run number that was interrupted */
+	pid_t stub_pid, stub_tid;	/* of the run */
+	struct waiter waiter;
+	atomic_ullong runs, interrupts, user_ns;
+};
+
+int executor_start(struct machine *m, unsigned cpu, struct link *link);
+void executor_interrupt(struct machine *m, unsigned cpu, uint64_t run);
+void executors_stop(struct machine *m);
+
+/* --- machine.c --- */
+
+#define MM_HASH 256
+#define WAITER_HASH 256
+
+struct machine {
+	struct machine_config config;
+	struct context_layout context;
+	atomic_bool stopping;
+
+	pthread_mutex_t mms_lock;
+	struct mm *mms[MM_HASH];
+	atomic_ullong stubs;
+	struct link *mm_link;
+	pthread_t mm_thread;
+
+	pthread_mutex_t reap_lock;
+	pthread_cond_t reap_wake;
+	struct mm *reap;
+	pthread_t reap_thread;
+
+	pthread_mutex_t frames_lock;	/* dsm and everything below up to the next blank line */
+	struct dsm *dsm;
+	int frame_fd;
+	int pipe[2];			/* carries a page past its removal from the frame cache */
+	struct waiter *pending[WAITER_HASH];
+	struct waiter *done;
+	uint64_t deadline;		/* when dsm_tick() is next due, as the peers thread knows it */
+	pthread_cond_t discards_done;
+	uint64_t discards;		/* under way */
+	uint8_t *exposed;		/* node 0: chunk of the kernel's memory is registered */
+
+	int kernel_uffd, kernel_stop;	/* node 0; kernel_stop: eventfd */
+	uint64_t kernel_base, kernel_mapped_start, kernel_frames;
+	pthread_t kernel_thread;
+
+	struct link *peer[WIRE_NODES_MAX];
+	int peers_event;		/* eventfd: a link was added or has output, or an earlier deadline */
+	pthread_t peers_thread;
+	bool peers_started;
+
+	struct executor executors[WIRE_CPUS_MAX];
+};
+
+void machine_fail(struct machine *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
+uint64_t now_ns(void);
+
+static inline const struct layout_node *own_node(const struct machine *m)
+{
+	return &m->config.layout.node[m->config.layout.self];
+}
+
+#endif

@@ -1,0 +1,565 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Address spaces that have a stub on this node.
+ *
+ * An mm gets its stub with the first RUN that names it and loses it with MM_FREE.  Besides the stub's host
+ * mappings, pangead keeps its own table from address to frame, because a userfaultfd fault names an address
+ * only.  Host mappings are a cache of that table, which is a cache of the kernel's page tables: when
+ * the host refuses another mapping (vm.max_map_count), everything is dropped, and comes back by faults.
+ *
+ * Mapping system calls are made by the stub's service thread, one batch at a time, under mm.lock.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "machine.h"
+
+#define ALIVE_CHECK_NS 200000000L
+
+/* --- the mapping table: four levels of 512, like the hardware's --- */
+
+#define LEVELS		4
+#define LEVEL_BITS	9
+#define LEVEL_SIZE	(1u << LEVEL_BITS)
+#define PROT_BITS	3
+
+struct mm_node {
+	union {
+		struct mm_node *child;
+		uint64_t entry;		/* pfn << PROT_BITS | prot; 0: none */
+	} slot[LEVEL_SIZE];
+};
+
+static unsigned level_index(uint64_t vpn, unsigned level)
+{
+	return vpn >> (level * LEVEL_BITS) & (LEVEL_SIZE - 1);
+}
+
+static uint64_t *table_entry(struct mm *mm, uint64_t vpn, bool make)
+{
+	struct mm_node **node = &mm->map;
+
+	for (unsigned level = LEVELS; level-- > 0;) {
+		if (!*node && (!make || !(*node = calloc(1, sizeof(**node)))))
+			return NULL;
+		if (!level)
+			break;
+		node = &(*node)->slot[level_index(vpn, level)].child;
+	}
+	return &(*node)->slot[level_index(vpn, 0)].entry;
+}
+
+/* Clear [first, last], vpns relative to the node's own range; frees nothing but whole subtrees. */
+static void table_clear(struct mm_node **where, unsigned level, uint64_t first, uint64_t last)
+{
+	struct mm_node *node = *where;
+	uint64_t span = 1ull << (level * LEVEL_BITS);
+
+	if (!node)
+		return;
+	for (uint64_t i = first / span; i <= last / span; i++) {
+		uint64_t base = i * span;
+		uint64_t from = first > base ? first - base : 0;
+		uint64_t to = last < base + span - 1 ? last - base : span - 1;
+
+		if (level)
+			table_clear(&node->slot[i].child, level - 1, from, to);
+		else
+			node->slot[i].entry = 0;
+	}
+	if (!first && last == span * LEVEL_SIZE - 1) {
+		free(node);
+		*where = NULL;
+	}
+}
+
+static void table_clear_range(struct mm *mm, uint64_t start, uint64_t end)
+{
+	if (start < end)
+		table_clear(&mm->map, LEVELS - 1, start / NODE_PAGE_SIZE, end / NODE_PAGE_SIZE - 1);
+}
+
+struct mapping mm_lookup(const struct mm *mm, uint64_t address)
+{
+	uint64_t *entry = NULL;
+
+	if (address < STUB_USER_END)
+		entry = table_entry((struct mm *)mm, address / NODE_PAGE_SIZE, false);
+	if (!entry)
+		return (struct mapping){ 0 };
+	return (struct mapping){ *entry >> PROT_BITS, *entry & ((1 << PROT_BITS) - 1) };
+}
+
+/* --- handing slots over --- */
+
+static long futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout, uint32_t bits)
+{
+	return syscall(SYS_futex, word, op, value, timeout, NULL, bits);
+}
+
+struct stub_slot *mm_slot(const struct mm *mm, unsigned slot)
+{
+	return (struct stub_slot *)(mm->area + slot * STUB_SLOT_SIZE);
+}
+
+bool mm_alive(const struct mm *mm)
+{
+	siginfo_t info = { 0 };
+
+	return !waitid(P_PID, mm->pid, &info, WEXITED | WNOHANG | WNOWAIT) && !info.si_pid;
+}
+
+void slot_resume(struct stub_slot *slot)
+{
+	__atomic_store_n(&slot->turn, STUB_TURN_STUB, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&slot->stub_waits, __ATOMIC_SEQ_CST))
+		futex(&slot->turn, FUTEX_WAKE_BITSET, 1, NULL, STUB_WAKE_STUB);
+}
+
+int slot_wait(const struct mm *mm, struct stub_slot *slot)
+{
+	uint32_t turn;
+
+	__atomic_store_n(&slot->daemon_waits, 1, __ATOMIC_SEQ_CST);
+	while ((turn = __atomic_load_n(&slot->turn, __ATOMIC_SEQ_CST)) != STUB_TURN_DAEMON) {
+		struct timespec until;
+		long ret;
+
+		/* FUTEX_WAIT_BITSET takes an absolute time */
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += ALIVE_CHECK_NS;
+		if (until.tv_nsec >= 1000000000L) {
+			until.tv_nsec -= 1000000000L;
+			until.tv_sec++;
+		}
+		ret = futex(&slot->turn, FUTEX_WAIT_BITSET, turn, &until, STUB_WAKE_DAEMON);
+		if (ret < 0 && errno == ETIMEDOUT && !mm_alive(mm))
+			return -ESRCH;
+	}
+	__atomic_store_n(&slot->daemon_waits, 0, __ATOMIC_RELAXED);
+	return 0;
+}
+
+/* --- map operations --- */
+
+struct batch {
+	struct machine *machine;
+	struct mm *mm;
+	struct stub_slot *service;
+	unsigned count;
+};
+
+static int serve(struct batch *b)
+{
+	slot_resume(b->service);
+	return slot_wait(b->mm, b->service);
+}
+
+/* The host has no room for another mapping: start over with none. */
+static int drop_all(struct batch *b)
+{
+	struct stub_slot *s = b->service;
+	int ret;
+
+	s->ops[0] = (struct stub_op){ .length = STUB_USER_END, .kind = STUB_OP_UNMAP };
+	s->op_count = 1;
+	table_clear_range(b->mm, 0, STUB_USER_END);
+	ret = serve(b);
+	return ret ? ret : s->op_error;
+}
+
+static int batch_flush(struct batch *b)
+{
+	struct stub_slot *s = b->service;
+	int ret;
+
+	if (!b->count)
+		return 0;
+	s->op_count = b->count;
+	b->count = 0;
+	ret = serve(b);
+	if (!ret && s->op_error == -ENOMEM)
+		return drop_all(b);
+	return ret ? ret : s->op_error;
+}
+
+static int batch_add(struct batch *b, uint32_t kind, const struct wire_map *map, uint64_t length)
+{
+	b->service->ops[b->count++] = (struct stub_op){
+		.addr = map->addr, .length = length, .offset = map->pfn * NODE_PAGE_SIZE,
+		.prot = map->prot, .kind = kind,
+	};
+	return b->count == STUB_OPS_MAX ? batch_flush(b) : 0;
+}
+
+static uint64_t map_length(const struct wire_map *map)
+{
+	uint64_t room = STUB_USER_END - map->addr;
+
+	if (map->pages == WIRE_MAP_ALL_PAGES || (uint64_t)map->pages * NODE_PAGE_SIZE > room)
+		return room;
+	return (uint64_t)map->pages * NODE_PAGE_SIZE;
+}
+
+static int add_removal(struct batch *b, const struct wire_map *map)
+{
+	uint64_t length = map_length(map);
+
+	table_clear_range(b->mm, map->addr, map->addr + length);
+	return batch_add(b, STUB_OP_UNMAP, map, length);
+}
+
+/* Enter the mapping in the table; *same tells whether the addresses already showed those frames. */
+static int enter_mapping(struct mm *mm, const struct wire_map *map, bool *same)
+{
+	*same = true;
+	for (uint32_t i = 0; i < map->pages; i++) {
+		uint64_t *entry = table_entry(mm, map->addr / NODE_PAGE_SIZE + i, true);
+
+		if (!entry)
+			return -ENOMEM;
+		if (*entry >> PROT_BITS != map->pfn + i || !*entry)
+			*same = false;
+		*entry = (map->pfn + i) << PROT_BITS | map->prot;
+	}
+	return 0;
+}
+
+static int add_mapping(struct batch *b, const struct wire_map *map)
+{
+	bool same;
+	int ret;
+
+	if (map->pfn + map->pages > b->machine->config.layout.frames ||
+	    map->addr + (uint64_t)map->pages * NODE_PAGE_SIZE > STUB_USER_END)
+		return -EINVAL;
+	ret = enter_mapping(b->mm, map, &same);
+	if (ret)
+		return ret;
+	return batch_add(b, same ? STUB_OP_PROTECT : STUB_OP_MAP, map,
+			 (uint64_t)map->pages * NODE_PAGE_SIZE);
+}
+
+int mm_apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count)
+{
+	struct batch b = { .machine = m, .mm = mm, .service = mm_slot(mm, 0) };
+	int ret = 0;
+
+	if (!count)
+		return 0;
+	pthread_mutex_lock(&mm->lock);
+	for (unsigned i = 0; i < count && !ret; i++)
+		ret = maps[i].prot ? add_mapping(&b, &maps[i]) : add_removal(&b, &maps[i]);
+	if (!ret)
+		ret = batch_flush(&b);
+	pthread_mutex_unlock(&mm->lock);
+	if (ret)
+		log_line(LOG_WARNING, "mm %llu: mapping failed: %s", (unsigned long long)mm->id, strerror(-ret));
+	return ret;
+}
+
+/* --- stub processes --- */
+
+static int receive_fd(int sock)
+{
+	union {
+		char data[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	char byte;
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			      .msg_controllen = sizeof(control) };
+	struct cmsghdr *c;
+	int fd;
+
+	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) != 1)
+		return -EPIPE;
+	c = CMSG_FIRSTHDR(&msg);
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+		return -EPROTO;
+	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	return fd;
+}
+
+static int spawn(struct machine *m, struct mm *mm, int sock, int area_fd)
+{
+	char *argv[] = { "pangea-user", NULL }, *envp[] = { NULL };
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t none;
+	int ret;
+
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, sock, STUB_FD_SOCKET);
+	posix_spawn_file_actions_adddup2(&actions, m->frame_fd, STUB_FD_FRAMES);
+	posix_spawn_file_actions_adddup2(&actions, area_fd, STUB_FD_AREA);
+	posix_spawnattr_init(&attr);
+	sigemptyset(&none);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setpgroup(&attr, 0);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+	ret = -posix_spawn(&mm->pid, m->config.stub_path, &actions, &attr, argv, envp);
+	posix_spawnattr_destroy(&attr);
+	posix_spawn_file_actions_destroy(&actions);
+	return ret;
+}
+
+/* Start the stub and take its userfaultfd; all its threads are parked when this returns. */
+static int start_stub(struct machine *m, struct mm *mm, int area_fd)
+{
+	unsigned slots = own_node(m)->cpu_count + 1;
+	struct stub_init init = { .slots = slots };
+	int sock[2], ret;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
+		return -errno;
+	ret = spawn(m, mm, sock[1], area_fd);
+	close(sock[1]);
+	if (ret) {
+		mm->pid = 0;
+		goto out;
+	}
+	if (send(sock[0], &init, sizeof(init), MSG_NOSIGNAL) != sizeof(init)) {
+		ret = -errno;
+		goto out;
+	}
+	mm->uffd = receive_fd(sock[0]);
+	ret = mm->uffd < 0 ? mm->uffd : 0;
+	for (unsigned i = 0; i < slots && !ret; i++)
+		ret = slot_wait(mm, mm_slot(mm, i));
+out:
+	close(sock[0]);
+	return ret;
+}
+
+static int map_area(struct mm *mm, unsigned slots)
+{
+	int fd = memfd_create("pangea-area", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	mm->area_size = slots * STUB_SLOT_SIZE;
+	if (ftruncate(fd, mm->area_size))
+		goto fail;
+	mm->area = mmap(NULL, mm->area_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mm->area != MAP_FAILED)
+		return fd;
+	mm->area = NULL;
+fail:
+	close(fd);
+	return -ENOMEM;
+}
+
+static void mm_release(struct machine *m, struct mm *mm)
+{
+	if (mm->pid > 0) {
+		kill(mm->pid, SIGKILL);
+		waitpid(mm->pid, NULL, 0);
+	}
+	if (mm->uffd >= 0)
+		close(mm->uffd);
+	if (mm->area)
+		munmap(mm->area, mm->area_size);
+	table_clear_range(mm, 0, 1ull << (LEVELS * LEVEL_BITS + 12));
+	for (unsigned i = 0; i < STUB_SLOTS_MAX; i++)
+		free(mm->fp[i].bytes);
+	pthread_mutex_destroy(&mm->lock);
+	free(mm);
+	m->stubs--;
+}
+
+static struct mm *mm_new(struct machine *m, uint64_t id)
+{
+	struct mm *mm = calloc(1, sizeof(*mm));
+	int fd, ret;
+
+	if (!mm)
+		return NULL;
+	mm->id = id;
+	mm->uffd = -1;
+	mm->references = 1;
+	pthread_mutex_init(&mm->lock, NULL);
+	m->stubs++;
+	fd = map_area(mm, own_node(m)->cpu_count + 1);
+	ret = fd < 0 ? fd : start_stub(m, mm, fd);
+	if (fd >= 0)
+		close(fd);
+	if (!ret)
+		return mm;
+	log_line(LOG_WARNING, "cannot start a stub process (%s): %s", m->config.stub_path, strerror(-ret));
+	mm_release(m, mm);
+	return NULL;
+}
+
+/* --- the table of mms, and their end --- */
+
+static struct mm **mm_find(struct machine *m, uint64_t id)
+{
+	struct mm **p = &m->mms[id % MM_HASH];
+
+	while (*p && (*p)->id != id)
+		p = &(*p)->next;
+	return p;
+}
+
+/* With mms_lock held throughout: one mm is never started twice, and starting is 0.5 ms. */
+struct mm *mm_get(struct machine *m, uint64_t id)
+{
+	struct mm **p, *mm;
+
+	pthread_mutex_lock(&m->mms_lock);
+	p = mm_find(m, id);
+	if (!*p)
+		*p = mm_new(m, id);
+	mm = *p;
+	if (mm)
+		mm->references++;
+	pthread_mutex_unlock(&m->mms_lock);
+	return mm;
+}
+
+/* The last reference leaves the stub to the reaper: ending a process may take long. */
+void mm_put(struct machine *m, struct mm *mm)
+{
+	if (--mm->references)
+		return;
+	pthread_mutex_lock(&m->reap_lock);
+	mm->next = m->reap;
+	m->reap = mm;
+	pthread_cond_signal(&m->reap_wake);
+	pthread_mutex_unlock(&m->reap_lock);
+}
+
+static void mm_forget(struct machine *m, uint64_t id)
+{
+	struct mm **p, *mm;
+
+	pthread_mutex_lock(&m->mms_lock);
+	p = mm_find(m, id);
+	mm = *p;
+	if (mm)
+		*p = mm->next;
+	pthread_mutex_unlock(&m->mms_lock);
+	if (mm)
+		mm_put(m, mm);
+}
+
+static void *reap_thread(void *arg)
+{
+	struct machine *m = arg;
+
+	pthread_mutex_lock(&m->reap_lock);
+	for (;;) {
+		struct mm *mm = m->reap;
+
+		if (!mm && m->stopping)
+			break;
+		if (!mm) {
+			pthread_cond_wait(&m->reap_wake, &m->reap_lock);
+			continue;
+		}
+		m->reap = mm->next;
+		pthread_mutex_unlock(&m->reap_lock);
+		mm_release(m, mm);
+		pthread_mutex_lock(&m->reap_lock);
+	}
+	pthread_mutex_unlock(&m->reap_lock);
+	return NULL;
+}
+
+int mm_start_threads(struct machine *m)
+{
+	return -pthread_create(&m->reap_thread, NULL, reap_thread, m);
+}
+
+/* After the executors and the mm thread have ended. */
+void mm_stop_threads(struct machine *m)
+{
+	for (unsigned i = 0; i < MM_HASH; i++)
+		while (m->mms[i])
+			mm_forget(m, m->mms[i]->id);
+	pthread_mutex_lock(&m->reap_lock);
+	pthread_cond_signal(&m->reap_wake);
+	pthread_mutex_unlock(&m->reap_lock);
+	pthread_join(m->reap_thread, NULL);
+}
+
+/* --- the mm channel --- */
+
+static void take_away(struct machine *m, const struct wire_revoke *msg)
+{
+	struct wire_map map = { .addr = msg->start };
+	struct mm *mm;
+	uint64_t pages = (msg->end - msg->start) / NODE_PAGE_SIZE;
+
+	pthread_mutex_lock(&m->mms_lock);
+	mm = *mm_find(m, msg->mm);
+	if (mm)
+		mm->references++;
+	pthread_mutex_unlock(&m->mms_lock);
+	if (!mm)
+		return;
+	map.pages = pages < WIRE_MAP_ALL_PAGES ? pages : WIRE_MAP_ALL_PAGES;
+	/* rights that could not be taken away by unmapping end with the process */
+	if (mm_apply(m, mm, &map, 1))
+		kill(mm->pid, SIGKILL);
+	mm_put(m, mm);
+}
+
+static int acknowledge(struct machine *m, const struct wire_hdr *request)
+{
+	struct wire_ack ack = { .hdr = { sizeof(ack), WIRE_ACK, 0, request->seq } };
+
+	return link_send_msg(m->mm_link, &ack);
+}
+
+static int handle(struct machine *m, const struct wire_hdr *msg)
+{
+	const struct wire_discard *discard = (const void *)msg;
+
+	switch (msg->type) {
+	case WIRE_INTERRUPT:
+		executor_interrupt(m, ((const struct wire_interrupt *)msg)->cpu, msg->seq);
+		return 0;
+	case WIRE_REVOKE:
+		take_away(m, (const void *)msg);
+		return acknowledge(m, msg);
+	case WIRE_MM_FREE:
+		mm_forget(m, ((const struct wire_mm_free *)msg)->mm);
+		return 0;
+	case WIRE_DISCARD:
+		pager_discard(m, (const void *)(discard + 1), discard->range_count);
+		return acknowledge(m, msg);
+	}
+	return -EPROTO;
+}
+
+void *mm_channel_thread(void *arg)
+{
+	struct machine *m = arg;
+	const struct wire_hdr *msg;
+	int ret = 0;
+
+	while (!ret) {
+		ret = link_recv_wait(m->mm_link, &msg, -1);
+		if (ret > 0)
+			ret = handle(m, msg);
+	}
+	if (!m->stopping)
+		machine_fail(m, "the kernel has closed the mm channel%s%s", *m->mm_link->error ? ": " : "",
+			     m->mm_link->error);
+	return NULL;
+}

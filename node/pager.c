@@ -1,0 +1,645 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The frame cache: every memory system call of a node is made here.
+ *
+ * The cache is a memory file as large as the machine's memory; a frame lies at pfn * 4096 and is present
+ * only while this node has rights on it (or it has never been given out by its home).  All mappings of the
+ * file, in stubs and in the kernel process, are registered with a userfaultfd for MISSING, MINOR and WP
+ * faults, so a page-table entry exists only because map_frame() made it: default deny.
+ *
+ *   give rights   UFFDIO_CONTINUE, write-protected for Shared, plain for Exclusive
+ *   Shared -> Exclusive   remove the protection at the address that faulted; others fault in turn
+ *   Exclusive -> less     splice the page into a pipe, punch it out, read the pipe.  The hole takes away
+ *                         every page-table entry on this host; a store that raced with it went to the page
+ *                         that the pipe holds, so none is lost.  Shared is then written back.
+ *   Shared -> Invalid     punch
+ *
+ * Punching for Exclusive -> Shared as well costs the old owner a minor fault, and saves a reverse map from
+ * frames to (stub, address), which write-protecting in place would need.
+ *
+ * A stub's fault arrives as SIGBUS in the stub (executor.c), the kernel's as an event on its
+ * userfaultfd (kernel_thread below).  Whoever needs a frame is a struct waiter; when the frame comes, the
+ * thread that received it maps it and resumes the stub, without waking the executor.
+ *
+ * On the kernel host, most of the kernel's memory is never wanted elsewhere and need not pay for this:
+ * its linear mapping is registered in chunks of 2 MiB, just before the first frame of a chunk is taken
+ * from it.  Registering changes no entry, so the kernel runs on meanwhile; and only a registered mapping
+ * is ever punched.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "../ssi/contract.h"
+#include "log.h"
+#include "machine.h"
+
+/* Newer than the headers of Debian 12. */
+#ifndef UFFDIO_CONTINUE_MODE_WP
+#define UFFDIO_CONTINUE_MODE_WP ((uint64_t)1 << 1)
+#endif
+#ifndef UFFD_FEATURE_WP_UNPOPULATED
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)	/* Linux 6.4, which brought CONTINUE_MODE_WP */
+#endif
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+
+#define CHUNK_FRAMES	512
+#define RESIDENCE_NS	100000		/* a frame that came stays that long: enough to use it once */
+#define MAP_COUNT_MIN	16384
+#define REGISTER_MODES	(UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP)
+#define FEATURES_NEEDED	(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | \
+			 UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED)
+
+static const uint8_t zero_page[NODE_PAGE_SIZE];
+
+uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static struct waiter **pending_bucket(struct machine *m, uint64_t pfn)
+{
+	return &m->pending[pfn % WAITER_HASH];
+}
+
+/* --- the frame file --- */
+
+static void punch(struct machine *m, uint64_t pfn, uint64_t count)
+{
+	if (fallocate(m->frame_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, pfn * NODE_PAGE_SIZE,
+		      count * NODE_PAGE_SIZE))
+		machine_fail(m, "cannot take frames out of the frame cache: %s", strerror(errno));
+}
+
+static void frame_write(struct machine *m, uint64_t pfn, const void *page)
+{
+	if (pwrite(m->frame_fd, page, NODE_PAGE_SIZE, pfn * NODE_PAGE_SIZE) != NODE_PAGE_SIZE)
+		machine_fail(m, "no memory for a frame: %s", strerror(errno));
+}
+
+static void frame_read(struct machine *m, uint64_t pfn, void *page)
+{
+	if (pread(m->frame_fd, page, NODE_PAGE_SIZE, pfn * NODE_PAGE_SIZE) != NODE_PAGE_SIZE)
+		machine_fail(m, "cannot read the frame cache: %s", strerror(errno));
+}
+
+/* Take a frame out with what it holds after the last store to it. */
+static void frame_take(struct machine *m, uint64_t pfn, void *page)
+{
+	off_t offset = pfn * NODE_PAGE_SIZE;
+
+	if (splice(m->frame_fd, &offset, m->pipe[1], NULL, NODE_PAGE_SIZE, 0) != NODE_PAGE_SIZE) {
+		machine_fail(m, "cannot take a frame: %s", strerror(errno));
+		return;
+	}
+	punch(m, pfn, 1);
+	if (read(m->pipe[0], page, NODE_PAGE_SIZE) != NODE_PAGE_SIZE)
+		machine_fail(m, "cannot read a frame: %s", strerror(errno));
+}
+
+uint64_t pager_present(const struct machine *m)
+{
+	struct stat st;
+
+	return fstat(m->frame_fd, &st) ? 0 : st.st_blocks * 512 / NODE_PAGE_SIZE;
+}
+
+/* --- mappings --- */
+
+static int register_range(int uffd, uint64_t start, uint64_t length)
+{
+	struct uffdio_register reg = { .range = { start, length }, .mode = REGISTER_MODES };
+
+	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? -errno : 0;
+}
+
+static void unprotect(int uffd, uint64_t address)
+{
+	struct uffdio_writeprotect wp = { .range = { address, NODE_PAGE_SIZE } };
+
+	while (ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) && errno == EAGAIN)
+		;
+}
+
+static void wake(int uffd, uint64_t address)
+{
+	struct uffdio_range range = { address, NODE_PAGE_SIZE };
+
+	ioctl(uffd, UFFDIO_WAKE, &range);
+}
+
+/*
+ * Make the page-table entry for a frame that this node holds, and wake who waits for it.  frames_lock held,
+ * so the rights cannot go away meanwhile.  That the address is not mapped any more is no error.
+ */
+static void map_frame(struct machine *m, int uffd, uint64_t address, uint64_t pfn, enum dsm_state state)
+{
+	struct uffdio_continue c = {
+		.range = { address, NODE_PAGE_SIZE },
+		.mode = state == DSM_EXCLUSIVE ? 0 : UFFDIO_CONTINUE_MODE_WP,
+	};
+
+	while (ioctl(uffd, UFFDIO_CONTINUE, &c)) {
+		if (errno == EAGAIN)
+			continue;
+		if (errno == EFAULT) {	/* a hole: the frame is all zero */
+			if (!fallocate(m->frame_fd, FALLOC_FL_KEEP_SIZE, pfn * NODE_PAGE_SIZE, NODE_PAGE_SIZE))
+				continue;
+			machine_fail(m, "no memory for a frame: %s", strerror(errno));
+		} else if (errno == EEXIST && state == DSM_EXCLUSIVE) {
+			unprotect(uffd, address);
+		} else {
+			wake(uffd, address);
+		}
+		return;
+	}
+}
+
+/* Node 0: the kernel must fault on this frame from now on.  frames_lock held. */
+static void expose_to_kernel(struct machine *m, uint64_t pfn)
+{
+	uint64_t chunk = pfn / CHUNK_FRAMES, start = chunk * CHUNK_FRAMES, end = start + CHUNK_FRAMES;
+	int ret;
+
+	if (m->kernel_uffd < 0 || m->exposed[chunk] || pfn < m->kernel_mapped_start)
+		return;
+	if (start < m->kernel_mapped_start)
+		start = m->kernel_mapped_start;
+	if (end > m->kernel_frames)
+		end = m->kernel_frames;
+	ret = register_range(m->kernel_uffd, m->kernel_base + start * NODE_PAGE_SIZE,
+			     (end - start) * NODE_PAGE_SIZE);
+	if (ret)
+		machine_fail(m, "cannot watch the kernel's memory: %s", strerror(-ret));
+	m->exposed[chunk] = 1;
+}
+
+/* --- actions of the coherence core (dsm.h); frames_lock held --- */
+
+static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state keep, void *page)
+{
+	struct machine *m = ctx;
+	enum dsm_state have = dsm_state(m->dsm, pfn);
+	uint8_t buffer[NODE_PAGE_SIZE];
+
+	expose_to_kernel(m, pfn);
+	if (keep == have) {
+		if (page)
+			frame_read(m, pfn, page);
+	} else if (keep == DSM_INVALID && !page) {
+		punch(m, pfn, 1);
+	} else {
+		if (!page)
+			page = buffer;
+		frame_take(m, pfn, page);
+		if (keep == DSM_SHARED)
+			frame_write(m, pfn, page);
+	}
+	if (!page)
+		return DSM_PAYLOAD_NONE;
+	return memcmp(page, zero_page, NODE_PAGE_SIZE) ? DSM_PAYLOAD_PAGE : DSM_PAYLOAD_ZERO;
+}
+
+static void op_install(void *ctx, uint64_t pfn, enum dsm_state state, enum dsm_payload payload,
+		       const void *page)
+{
+	struct machine *m = ctx;
+
+	(void)state;
+	if (payload == DSM_PAYLOAD_PAGE)
+		frame_write(m, pfn, page);
+	else if (payload == DSM_PAYLOAD_ZERO) {
+		expose_to_kernel(m, pfn);
+		punch(m, pfn, 1);
+	}
+}
+
+static void op_ready(void *ctx, uint64_t pfn, enum dsm_state state)
+{
+	struct machine *m = ctx;
+	struct waiter **p = pending_bucket(m, pfn), *w;
+
+	while ((w = *p)) {
+		if (w->pfn != pfn || w->want > state) {
+			p = &w->next;
+			continue;
+		}
+		*p = w->next;
+		w->next = m->done;
+		m->done = w;
+	}
+}
+
+static void op_discarded(void *ctx, uint64_t pfn)
+{
+	struct machine *m = ctx;
+
+	(void)pfn;
+	if (!--m->discards)
+		pthread_cond_signal(&m->discards_done);
+}
+
+static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
+{
+	peers_send(ctx, to, msg);
+}
+
+static const struct dsm_ops ops = {
+	.send = op_send,
+	.revoke = op_revoke,
+	.install = op_install,
+	.ready = op_ready,
+	.discarded = op_discarded,
+};
+
+void frames_lock(struct machine *m)
+{
+	pthread_mutex_lock(&m->frames_lock);
+}
+
+/* The peers thread sleeps until m->deadline: tell it when the core wants to be called earlier. */
+void frames_unlock(struct machine *m)
+{
+	uint64_t next = dsm_tick(m->dsm, now_ns());
+	bool earlier = next < m->deadline;
+
+	m->deadline = next;
+	pthread_mutex_unlock(&m->frames_lock);
+	if (earlier)
+		peers_kick(m);
+}
+
+/* --- waiters --- */
+
+static bool rights_suffice(struct machine *m, const struct waiter *w)
+{
+	return dsm_state(m->dsm, w->pfn) >= w->want;
+}
+
+/* 0: mapped, or the mapping has gone, so that the access will fault anew; 1: the rights are not here. */
+static int map_for_waiter(struct machine *m, struct waiter *w)
+{
+	struct mapping mapping = { w->pfn, ~0u };
+	int uffd = m->kernel_uffd, ret = 0;
+
+	if (w->mm) {
+		pthread_mutex_lock(&w->mm->lock);
+		mapping = mm_lookup(w->mm, w->address);
+		uffd = w->mm->uffd;
+	}
+	if (mapping.prot && mapping.pfn == w->pfn) {
+		frames_lock(m);
+		if (rights_suffice(m, w))
+			map_frame(m, uffd, w->address, w->pfn, dsm_state(m->dsm, w->pfn));
+		else
+			ret = 1;
+		frames_unlock(m);
+	}
+	if (w->mm)
+		pthread_mutex_unlock(&w->mm->lock);
+	return ret;
+}
+
+/* 0: the rights are here; 1: they will come, the waiter is queued; -errno. */
+static int acquire(struct machine *m, struct waiter *w)
+{
+	struct waiter **bucket = pending_bucket(m, w->pfn);
+	int ret;
+
+	frames_lock(m);
+	/* queued first: the core may call op_ready() from within */
+	w->next = *bucket;
+	*bucket = w;
+	ret = dsm_acquire(m->dsm, w->pfn, w->want, now_ns());
+	if (ret <= 0)
+		*bucket = w->next;
+	frames_unlock(m);
+	return ret;
+}
+
+int pager_fault(struct machine *m, struct waiter *w)
+{
+	int ret;
+
+	do {
+		ret = acquire(m, w);
+		if (!ret)
+			ret = map_for_waiter(m, w);
+		else
+			return ret;
+	} while (ret);
+	return 0;
+}
+
+static void resume_waiter(struct waiter *w)
+{
+	if (w->mm)
+		slot_resume(w->slot);
+	else
+		free(w);
+}
+
+/* Serve the waiters whose frames have come.  No lock held. */
+void pager_settle(struct machine *m)
+{
+	struct waiter *w;
+	int ret;
+
+	for (;;) {
+		pthread_mutex_lock(&m->frames_lock);
+		w = m->done;
+		if (w)
+			m->done = w->next;
+		pthread_mutex_unlock(&m->frames_lock);
+		if (!w)
+			return;
+		ret = map_for_waiter(m, w);
+		if (ret)
+			ret = pager_fault(m, w);
+		if (ret < 0)
+			machine_fail(m, "cannot wait for a frame: %s", strerror(-ret));
+		if (!ret)
+			resume_waiter(w);
+	}
+}
+
+/* Blocks until no node holds the frames any more and all read as zero. */
+void pager_discard(struct machine *m, const struct wire_range *ranges, unsigned count)
+{
+	int ret;
+
+	frames_lock(m);
+	for (unsigned i = 0; i < count; i++)
+		for (uint64_t pfn = ranges[i].pfn; pfn < ranges[i].pfn + ranges[i].count; pfn++) {
+			m->discards++;
+			ret = dsm_discard(m->dsm, pfn, now_ns());
+			if (ret <= 0)
+				m->discards--;
+			if (ret < 0)
+				machine_fail(m, "cannot discard frame %llu: %s", (unsigned long long)pfn, strerror(-ret));
+		}
+	while (m->discards && !m->stopping)
+		pthread_cond_wait(&m->discards_done, &m->frames_lock);
+	frames_unlock(m);
+	pager_settle(m);
+}
+
+/* --- node 0: faults of the kernel process --- */
+
+static void kernel_fault(struct machine *m, const struct uffd_msg *msg)
+{
+	uint64_t address = msg->arg.pagefault.address & ~(uint64_t)(NODE_PAGE_SIZE - 1);
+	bool write = msg->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
+	struct waiter *w = calloc(1, sizeof(*w));
+	int ret;
+
+	if (!w) {
+		machine_fail(m, "no memory for a fault of the kernel");
+		return;
+	}
+	w->address = address;
+	w->pfn = (address - m->kernel_base) / NODE_PAGE_SIZE;
+	w->want = write ? DSM_EXCLUSIVE : DSM_SHARED;
+	ret = pager_fault(m, w);
+	if (ret < 0)
+		machine_fail(m, "the kernel cannot reach frame %llu: %s", (unsigned long long)w->pfn, strerror(-ret));
+	if (ret <= 0)
+		free(w);
+	pager_settle(m);
+}
+
+static void *kernel_thread(void *arg)
+{
+	struct machine *m = arg;
+	struct pollfd fds[2] = { { m->kernel_uffd, POLLIN, 0 }, { m->kernel_stop, POLLIN, 0 } };
+	struct uffd_msg msgs[16];
+	ssize_t n;
+
+	while (!m->stopping) {
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			break;
+		n = read(m->kernel_uffd, msgs, sizeof(msgs));
+		for (ssize_t i = 0; i < n / (ssize_t)sizeof(*msgs); i++)
+			if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
+				kernel_fault(m, &msgs[i]);
+	}
+	return NULL;
+}
+
+/* Frames of other nodes are never the kernel's to touch unasked: all of them fault from the start. */
+static int expose_remote_frames(struct machine *m)
+{
+	uint64_t local = own_node(m)->pfn_count;
+
+	if (m->kernel_frames <= local)
+		return 0;
+	memset(m->exposed + local / CHUNK_FRAMES, 1, (m->kernel_frames - local) / CHUNK_FRAMES);
+	return register_range(m->kernel_uffd, m->kernel_base + local * NODE_PAGE_SIZE,
+			      (m->kernel_frames - local) * NODE_PAGE_SIZE);
+}
+
+static int receive_pager(int fd, struct ssi_pager *pager)
+{
+	union {
+		char data[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { pager, sizeof(*pager) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			      .msg_controllen = sizeof(control) };
+	struct cmsghdr *c;
+	int uffd;
+
+	if (recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_WAITALL) != sizeof(*pager))
+		return -EPIPE;
+	c = CMSG_FIRSTHDR(&msg);
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+		return -EPROTO;
+	memcpy(&uffd, CMSG_DATA(c), sizeof(uffd));
+	return uffd;
+}
+
+struct kernel_attach { struct machine *machine; int fd; };
+
+/* Waits for the kernel to boot far enough to send its userfaultfd, then serves it. */
+static void *kernel_attach_thread(void *arg)
+{
+	struct kernel_attach *a = arg;
+	struct machine *m = a->machine;
+	struct ssi_pager pager;
+	int uffd = receive_pager(a->fd, &pager), ret = uffd < 0 ? uffd : 0;
+
+	if (!ret && (pager.frames > m->config.layout.frames || pager.base % NODE_PAGE_SIZE))
+		ret = -EPROTO;
+	if (!ret) {
+		pthread_mutex_lock(&m->frames_lock);
+		m->kernel_uffd = uffd;
+		m->kernel_base = pager.base;
+		m->kernel_mapped_start = pager.mapped_start;
+		m->kernel_frames = pager.frames;
+		ret = expose_remote_frames(m);
+		pthread_mutex_unlock(&m->frames_lock);
+	}
+	if (!ret && write(a->fd, "", 1) != 1)
+		ret = -errno;
+	close(a->fd);
+	free(a);
+	if (!ret) {
+		log_line(LOG_INFO, "serving the kernel's faults%s",
+			 pager.user_mode_only ? ", those of its host system calls by retry" : "");
+		return kernel_thread(m);
+	}
+	if (!m->stopping)
+		machine_fail(m, "the kernel ended before it was ready, or broke the protocol: %s", strerror(-ret));
+	return NULL;
+}
+
+int machine_attach_kernel(struct machine *m, int fd)
+{
+	struct kernel_attach *a = malloc(sizeof(*a));
+	int ret = -ENOMEM;
+
+	if (a) {
+		*a = (struct kernel_attach){ m, fd };
+		ret = -pthread_create(&m->kernel_thread, NULL, kernel_attach_thread, a);
+		if (!ret)
+			return 0;
+	}
+	m->kernel_thread = 0;
+	free(a);
+	close(fd);
+	return ret;
+}
+
+/* --- start and end --- */
+
+static bool read_line(const char *path, char *line, size_t size)
+{
+	FILE *f = fopen(path, "re");
+	bool ok = f && fgets(line, size, f);
+
+	if (f)
+		fclose(f);
+	return ok;
+}
+
+static int check_host(char *err, size_t err_size)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	char line[128];
+
+	if (fd < 0) {
+		snprintf(err, err_size, "no userfaultfd right on this host (%s): allow the userfaultfd system call",
+			 strerror(errno));
+		return -EPERM;
+	}
+	if (ioctl(fd, UFFDIO_API, &api) || (api.features & FEATURES_NEEDED) != FEATURES_NEEDED) {
+		close(fd);
+		snprintf(err, err_size, "this host's Linux is too old: userfaultfd lacks what Linux 6.4 and later have");
+		return -ENOSYS;
+	}
+	close(fd);
+	if (read_line("/proc/sys/vm/max_map_count", line, sizeof(line)) && atol(line) < MAP_COUNT_MIN) {
+		snprintf(err, err_size, "vm.max_map_count is %ld, too low: set it to 65530 or more (sysctl)",
+			 atol(line));
+		return -EINVAL;
+	}
+	if (read_line("/sys/kernel/mm/transparent_hugepage/shmem_enabled", line, sizeof(line)) &&
+	    !strstr(line, "[never]") && !strstr(line, "[advise]") && !strstr(line, "[deny]")) {
+		snprintf(err, err_size, "huge pages for shared memory are on: write 'never' or 'advise' to "
+			 "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int make_files(struct machine *m)
+{
+	m->frame_fd = memfd_create("pangea-frames", MFD_CLOEXEC);
+	if (m->frame_fd < 0 || ftruncate(m->frame_fd, m->config.layout.frames * NODE_PAGE_SIZE) ||
+	    pipe2(m->pipe, O_CLOEXEC))
+		return -errno;
+	m->kernel_stop = eventfd(0, EFD_CLOEXEC);
+	if (m->kernel_stop < 0)
+		return -errno;
+	m->exposed = calloc(1, m->config.layout.frames / CHUNK_FRAMES + 1);
+	return m->exposed ? 0 : -ENOMEM;
+}
+
+static int make_core(struct machine *m)
+{
+	const struct layout *l = &m->config.layout;
+	struct dsm_config config = {
+		.self = l->self, .nodes = l->nodes, .residence_ns = RESIDENCE_NS, .ops = &ops, .ctx = m,
+	};
+
+	for (unsigned i = 0; i < l->nodes; i++)
+		config.home[i] = (struct dsm_range){ l->node[i].pfn_start, l->node[i].pfn_count };
+	m->dsm = dsm_new(&config);
+	return m->dsm ? 0 : -ENOMEM;
+}
+
+int pager_start(struct machine *m, char *err, size_t err_size)
+{
+	int ret = check_host(err, err_size);
+
+	m->kernel_uffd = m->kernel_stop = m->frame_fd = m->pipe[0] = m->pipe[1] = -1;
+	m->deadline = UINT64_MAX;
+	if (ret)
+		return ret;
+	ret = make_files(m);
+	if (!ret)
+		ret = make_core(m);
+	if (ret)
+		snprintf(err, err_size, "cannot set up the frame cache: %s", strerror(-ret));
+	return ret;
+}
+
+static void close_fd(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+/* After every other thread of the machine has ended. */
+void pager_stop(struct machine *m)
+{
+	struct waiter *w;
+
+	for (unsigned i = 0; i < WAITER_HASH; i++)
+		while ((w = m->pending[i])) {
+			m->pending[i] = w->next;
+			if (!w->mm)
+				free(w);
+		}
+	while ((w = m->done)) {
+		m->done = w->next;
+		if (!w->mm)
+			free(w);
+	}
+	dsm_free(m->dsm);
+	free(m->exposed);
+	close_fd(m->kernel_uffd);
+	close_fd(m->kernel_stop);
+	close_fd(m->pipe[0]);
+	close_fd(m->pipe[1]);
+	close_fd(m->frame_fd);
+}
