@@ -91,6 +91,8 @@ const char *cache_refuse_grant(const struct dsm *d, unsigned from, const struct 
 		return "GRANT of a frame that was not asked for";
 	if (f->asked != msg->state)
 		return "GRANT of another right than was asked for";
+	if (frame_is_home(d, msg->pfn) && !directory_told_to_grant(d, f, from))
+		return "GRANT from a node that was not told to";
 	if (current && from != dsm_home(d, msg->pfn))
 		return "GRANT without content, not from the home";
 	if (current && dsm_state(d, msg->pfn) == DSM_INVALID)

@@ -89,6 +89,13 @@ const struct request *directory_served(const struct frame *f)
 	return f->phase >= PHASE_INVALIDATING ? TAILQ_FIRST(&f->queue) : NULL;
 }
 
+/* Is a GRANT of this node to the home itself due? */
+bool directory_told_to_grant(const struct dsm *d, const struct frame *f, unsigned node)
+{
+	return f->phase == PHASE_GRANTING && TAILQ_FIRST(&f->queue)->node == d->config.self &&
+	       f->granter == node;
+}
+
 /* The home if it holds the frame, for it has no network to cross; else any. */
 static unsigned supplier(const struct dsm *d, uint64_t pfn)
 {
@@ -103,7 +110,8 @@ static void fetch(struct dsm *d, struct frame *f)
 	struct dsm_msg msg = { .type = DSM_FETCH, .state = r->want, .requester = r->node, .pfn = f->pfn };
 
 	set_phase(d, f, PHASE_GRANTING);
-	dsm_send(d, supplier(d, f->pfn), &msg);
+	f->granter = supplier(d, f->pfn);
+	dsm_send(d, f->granter, &msg);
 }
 
 static void grant_held(struct dsm *d, struct frame *f)
@@ -112,6 +120,7 @@ static void grant_held(struct dsm *d, struct frame *f)
 	struct dsm_msg msg = { .type = DSM_GRANT, .state = r->want, .requester = r->node, .pfn = f->pfn };
 
 	set_phase(d, f, PHASE_GRANTING);
+	f->granter = d->config.self;
 	dsm_send(d, r->node, &msg);
 }
 

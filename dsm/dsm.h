@@ -103,17 +103,18 @@ int dsm_receive(struct dsm *d, unsigned from, const struct dsm_msg *msg, uint64_
 		const char **why);
 
 /*
- * Continue what waited for residence to end.  Returns when to call it next, or UINT64_MAX: nothing waits.  Any
- * other entry function may make something wait, so ask again after it.
+ * Continue what waited for residence to end.  Returns when to call it next, or UINT64_MAX: nothing waits.
+ * Any other entry function may make something wait, so ask again after it.
  */
 uint64_t dsm_tick(struct dsm *d, uint64_t now_ns);
 
 /* Counters for status and bench; monotonic. */
 struct dsm_stats {
-	uint64_t read_miss, write_miss, upgrade;	/* GETs: Invalid to Shared, to Exclusive; Shared to Exclusive */
-	uint64_t page_in, page_out, zero_in;		/* GRANTs with content: received, sent; received all zero */
-	uint64_t invalidated;				/* copies that others took from this node */
-	uint64_t discarded;				/* of frames at home here */
+	uint64_t read_miss, write_miss, upgrade;	/* GETs sent: for reading; for writing, without and */
+							/* with a copy */
+	uint64_t page_in, page_out, zero_in;		/* GRANTs: received, sent with a page; received with zero */
+	uint64_t invalidated;				/* copies that were taken from this node */
+	uint64_t discarded;				/* discards that ended here */
 };
 const struct dsm_stats *dsm_stats(const struct dsm *d);
 

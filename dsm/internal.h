@@ -59,7 +59,8 @@ struct frame {
 	enum phase phase;
 	TAILQ_ENTRY(frame) link;	/* d->cooling or d->waiting, by phase; d->frame_pool when unused */
 	struct request_list queue;	/* FIFO; the first is the one being served from INVALIDATING on */
-	nodeset acks;			/* still to come */
+	nodeset acks;			/* INVALIDATE_ACKs still to come */
+	unsigned granter;		/* while Granting: the node that was told to send the GRANT */
 	nodeset resident;		/* nodes granted less than a residence time before the next */
 	uint64_t until_ns;		/* when the last of them has had its residence time */
 };
@@ -116,6 +117,7 @@ void cache_grant(struct dsm *d, unsigned from, const struct dsm_msg *msg);
 nodeset directory_holders(const struct dsm *d, uint64_t pfn);
 enum dsm_state directory_rights(const struct dsm *d, uint64_t pfn, unsigned node);
 const struct request *directory_served(const struct frame *f);
+bool directory_told_to_grant(const struct dsm *d, const struct frame *f, unsigned node);
 const char *directory_refuse_get(const struct dsm *d, unsigned from, const struct dsm_msg *msg);
 const char *directory_refuse_ack(const struct dsm *d, unsigned from, const struct dsm_msg *msg);
 const char *directory_refuse_done(const struct dsm *d, unsigned from, const struct dsm_msg *msg);

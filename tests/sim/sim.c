@@ -2,22 +2,22 @@
 /*
  * Seeded simulator of the coherence core: several instances of the code that ships, one imagined network.
  *
- * A run is a function of its options alone.  In every step a random node reads, writes or discards a random
- * frame, or a random message arrives (the oldest of its pair of nodes, or with --reorder any), or time
- * passes.  Pages are real: a frame holds one 64-bit value throughout, zero or the number of the last store.
+ * A run is a function of its options alone.  In every step a random node reads, writes or discards a
+ * random frame, or a random message arrives (the oldest of its pair of nodes, or with --reorder any), or
+ * time passes.  Pages are real: a frame holds one 64-bit value throughout, zero or a store's number.
  *
- * What is checked after every step, on the rights as the core installed and revoked them, which is what threads
- * could do at that moment:
+ * What is checked after every step, on the rights as the core installed and revoked them, which is what
+ * threads could do at that moment:
  *   - a node that may write a frame is the only one that may use it;
  *   - whoever may read a frame sees the last value written, or zero after a discard;
  *   - the core reports the rights that it installed, and dsm_check() holds everywhere;
  *   - a node keeps what it was granted for the residence time;
  *   - no message is refused.
- * Every SETTLE_STEPS steps nothing new is asked until all is quiet.  Every request must have ended by then, within
- * a number of messages that the requests account for, and every page sent has arrived.
+ * Every SETTLE_STEPS steps nothing new is asked until all is quiet.  Every request must have ended by then,
+ * within a number of messages that the requests account for, and every page sent has arrived.
  *
- * A checker that cannot fail proves nothing: --faults breaks the network or the pager in known ways, one at
- * a time, and succeeds only if each is found.
+ * A checker that cannot fail proves nothing: --faults breaks the network or the pager in known ways, one
+ * at a time, and succeeds only if each is found.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -250,7 +250,8 @@ static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state keep, 
 	return holds(c->page, 0) ? DSM_PAYLOAD_ZERO : DSM_PAYLOAD_PAGE;
 }
 
-static void op_install(void *ctx, uint64_t pfn, enum dsm_state state, enum dsm_payload payload, const void *page)
+static void op_install(void *ctx, uint64_t pfn, enum dsm_state state,
+		       enum dsm_payload payload, const void *page)
 {
 	struct node *n = ctx;
 	struct world *w = n->world;
@@ -467,7 +468,7 @@ static bool pass_time(struct world *w)
 	return w->in_flight || next_ns != UINT64_MAX;
 }
 
-/* Ask nothing more: each request may cost a GET, a FETCH, a GRANT, a DONE, and two messages for each holder. */
+/* Ask nothing more.  A request may cost a GET, a FETCH, a GRANT, a DONE, and two messages for each holder. */
 static void settle(struct world *w)
 {
 	unsigned long open = w->asked - w->ended;
