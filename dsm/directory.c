@@ -8,17 +8,18 @@
  * previous one, and the protocol does not depend on the order in which messages of different, or even the
  * same, pairs of nodes arrive.
  *
- *                         advance(): a request that need not wait
- *          +-----------------------------------+----------------------------+
- *          |                                   |                            |
- *   +------+---+  GET    +---------+  due   +--+---------------+  acks  +---v----------+
- *   |   Idle   |         | Waiting |------->|   Invalidating   |------->|   Granting   |
- *   +----------+         +---------+        +------------------+        +--------------+
- *       ^                  ^     ^                |                         |     |
- *  time |              GET |     |  discard ended,|                    DONE |     | DONE, and the next
- *   +---+------------------+-+   |  as Granting   v                         |     | conflicts
- *   |        Cooling         |<--|------------------------------------------+     |
- *   +------------------------+   +------------------------------------------------+
+ *   +------+                        start()
+ *   | Idle |--------------------------------------------+
+ *   +------+                                            v
+ *      ^  residence                       +--------------------------------+
+ *      |  has passed  +---------+ start() |                last            |
+ *      +--------------| Cooling |-------->| Invalidating ---ack-> Granting |
+ *                     +---------+         +--------------------------------+
+ *                          | conflict        ^              |
+ *                          |   +---------+   | due          | DONE, or the last ack of a discard:
+ *                          +-->| Waiting |---+              v
+ *                              +---------+            advance() to Waiting, on to the next request,
+ *                                                     or with none to Cooling or Idle
  *
  *   want       entry                   first step                       then
  *   Shared     Exclusive(o)            fetch(): FETCH(Shared) to o      Shared{o, requester}
@@ -308,7 +309,7 @@ void directory_done(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 
 		set_entry(d, f->pfn, r->want, kept | node_bit(from));
 	}
-	if (r->want == DSM_EXCLUSIVE || d->now_ns >= f->until_ns)
+	if (d->now_ns >= f->until_ns)
 		f->resident = 0;
 	f->resident |= node_bit(from);
 	f->until_ns = d->now_ns + d->config.residence_ns;

@@ -500,6 +500,10 @@ static void test_residence(void **state)
 		{ "a reader whose time has passed keeps nobody", 3, RESIDENCE_NS, DSM_INVALID, {
 			NODE1_READS, { "at 1000", "" }, NODE2_READS,
 			{ "2 GET E for 2", "to 1 INVALIDATE for 2, revoke I" } } },
+		{ "nor does a writer whose time has passed", 3, RESIDENCE_NS, DSM_INVALID, {
+			NODE1_WRITES, { "2 GET S for 2", "" }, { "at 1000", "" },
+			{ "tick", "to 1 FETCH S for 2, never" }, { "2 DONE for 2", "" },
+			{ "2 GET E for 2", "to 1 INVALIDATE for 2" } } },
 		{ "readers do not conflict", 3, RESIDENCE_NS, DSM_SHARED, { NODE1_READS, NODE2_READS } },
 		{ "a request after its end starts at once", 3, RESIDENCE_NS, DSM_INVALID, {
 			NODE1_WRITES, { "at 1000", "" }, { "2 GET E for 2", "to 1 FETCH E for 2" } } },
