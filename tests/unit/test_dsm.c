@@ -427,6 +427,12 @@ static void test_home(void **state)
 			{ "1 GET S for 1", "" },
 			{ "1 ACK for 2", "revoke I read, to 2 GRANT E for 2 page" },
 			{ "2 DONE for 2", "to 2 FETCH S for 1" } } },
+		{ "an owner may want to write again while it supplies a reader", 3, 0, DSM_INVALID, {
+			NODE1_WRITES,
+			{ "2 GET S for 2", "to 1 FETCH S for 2" },
+			{ "1 GET E for 1", "" },
+			{ "2 DONE for 2", "to 2 INVALIDATE for 1" },
+			{ "2 ACK for 1", "to 1 GRANT E for 1" } } },
 	};
 
 	(void)state;
@@ -604,6 +610,13 @@ static void test_refusals(void **state)
 			{ "2 GRANT E for 0 page", "refused: GRANT from a node that was not told to" },
 			{ "2 ACK for 0", "to 1 FETCH E for 0" },
 			{ "2 GRANT E for 0 page", "refused: GRANT from a node that was not told to" },
+			{ "1 GRANT E for 0 page", "install E page, ready E" } } },
+		{ "GRANT to the home from the one that was told to last time", 3, 0, DSM_EXCLUSIVE, {
+			NODE1_WRITES,
+			{ "2 GET S for 2", "to 1 FETCH S for 2" }, { "acquire E", "later" },
+			{ "2 DONE for 2", "to 2 INVALIDATE for 0" },
+			{ "1 GRANT E for 0 page", "refused: GRANT from a node that was not told to" },
+			{ "2 ACK for 0", "to 1 FETCH E for 0" },
 			{ "1 GRANT E for 0 page", "install E page, ready E" } } },
 		{ "acknowledgements nobody waits for", 3, 0, DSM_INVALID, {
 			{ "1 ACK for 2", "refused: INVALIDATE_ACK that nobody waits for" },
