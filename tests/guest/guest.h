@@ -135,12 +135,15 @@ static inline int guest_cpu(int index)
 static inline void guest_move(pid_t pid, int index)
 {
 	cpu_set_t set;
+	unsigned cpu;
 
 	CPU_ZERO(&set);
 	CPU_SET(guest_cpu(index), &set);
 	CHECK(sched_setaffinity(pid, sizeof(set), &set) == 0);
-	if (!pid)
-		CHECK_EQUAL(sched_getcpu(), guest_cpu(index));
+	if (pid)
+		return;
+	CHECK(getcpu(&cpu, NULL) == 0);
+	CHECK_EQUAL(cpu, guest_cpu(index));
 }
 
 /* fork(), the child on the index-th CPU. */
