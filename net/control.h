@@ -22,8 +22,9 @@ size_t control_frame_size(const uint8_t prefix[CONTROL_PREFIX]);
 
 /*
  * The one check of everything that arrives on a control channel: frame holds size bytes, the prefix
- * included.  NULL with *why set to one line, else a message whose bodies are present, whose texts are printable
- * and bounded, and whose counts are in range; free it with pangea__message__free_unpacked(m, NULL).
+ * included.  NULL with *why set to one line, else a message whose bodies are present, whose texts are
+ * printable and bounded, and whose counts are in range; free it with pangea__message__free_unpacked(m,
+ * NULL).
  */
 Pangea__Message *control_unpack(const uint8_t *frame, size_t size, const char **why);
 

@@ -2,8 +2,9 @@
 /*
  * Links between two parts of one process: whole messages in a queue, an eventfd to poll.
  *
- * Each end owns the queue of what is on its way to it; both share one lock and go away together when the second
- * end is freed.  The eventfd of an end is readable exactly while its queue holds something or the peer has gone.
+ * Each end owns the queue of what is on its way to it; both share one lock and go away together when the
+ * second end is freed.  The eventfd of an end is readable exactly while its queue holds something or the
+ * peer has gone.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -24,7 +25,7 @@ struct end {
 	struct link link;
 	struct pair *pair;
 	int eventfd;
-	struct parcel *held;		/* the message that the receiver still looks at; the receiver's alone */
+	struct parcel *held;		/* what the receiver still looks at; the receiver's alone */
 	int rx_error;			/* the receiver's alone */
 
 	/* Under pair->lock, as is link.error. */

@@ -22,15 +22,16 @@ struct link_ops {
 	/* "tcp", "in-process": for messages to the user. */
 	const char *name;
 	/*
-	 * Send one message gathered from iov[0..count).  Any thread; never blocks: what the transport does not
-	 * take now is queued (copied) and goes out in order.  The buffers are the caller's again on
+	 * Send one message gathered from iov[0..count).  Any thread; never blocks: what the transport does
+	 * not take now is queued (copied) and goes out in order.  The buffers are the caller's again on
 	 * return.  0, or -EPIPE (link dead), -ENOBUFS (peer does not read: link is dead now).
 	 */
 	int (*send)(struct link *link, const struct iovec *iov, int count);
 	/*
-	 * Next whole message.  One thread at a time; never blocks.  Returns its length with *msg pointing to
-	 * it, valid until the next recv on this link; 0: none is complete yet; -EPIPE: the peer closed between
-	 * two messages; -EPROTO: it broke the protocol, or closed within a message (see link_error()); -errno.
+	 * Next whole message.  One thread at a time; never blocks.  Returns its length with *msg pointing
+	 * to it, valid until the next recv on this link; 0: none is complete yet; -EPIPE: the peer closed
+	 * between two messages; -EPROTO: it broke the protocol, or closed within a message (see
+	 * link_error()); -errno.
 	 */
 	int (*recv)(struct link *link, const struct wire_hdr **msg);
 	/* Descriptor to poll: POLLIN when recv may have something. -1: none. */
@@ -77,8 +78,8 @@ int link_inprocess_pair(struct link *ends[2], enum wire_purpose purpose);
 
 /*
  * The one check of everything that arrives.  `msg` holds `length` bytes, at least sizeof(struct wire_hdr).
- * Returns NULL when the message is whole and well-formed for the purpose, else one line that says what is wrong.
- * Pure.  wire_check_length() judges a header alone, before the rest is read: NULL or the reason.
+ * Returns NULL when the message is whole and well-formed for the purpose, else one line that says what is
+ * wrong. Pure.  wire_check_length() judges a header alone, before the rest is read: NULL or the reason.
  */
 const char *wire_check_length(const struct wire_hdr *hdr, enum wire_purpose purpose);
 const char *wire_check(const void *msg, size_t length, enum wire_purpose purpose);

@@ -2,14 +2,15 @@
 /*
  * Links over stream sockets: TCP between hosts, UNIX inside one.
  *
- * Input goes through one buffer, so that one read() usually brings whole messages; a message is handed out where
- * it lies.  The unread rest is moved to the front only when the longest message would not fit behind it.
+ * Input goes through one buffer, so that one read() usually brings whole messages; a message is handed out
+ * where it lies.  The unread rest is moved to the front only when the longest message would not fit behind
+ * it.
  *
  * Output is written at once by the sender.  What the socket does not take is queued, and while
  * anything is queued everything else queues up behind it, until flush has written it.
  *
- * The two directions die separately: after a failed write a last message of the peer (why it left) can still be
- * read.  Whoever kills a direction shuts the socket down, so that the peer and all pollers notice.
+ * The two directions die separately: after a failed write a last message of the peer (why it left) can
+ * still be read.  Whoever kills a direction shuts the socket down, so that the peer and all pollers notice.
  */
 #include <errno.h>
 #include <netinet/in.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What net/link.h promises, tested the same way over every transport; then what only a byte stream can do wrong.
+ * What net/link.h promises, tested the same way over every transport; then what only a byte stream can do
+ * wrong.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -489,7 +490,8 @@ static void closes_within(void **state)
 			assert_int_equal(link_recv_wait(s.link, &msg, WAIT_MS), sizeof(revoke));
 		assert_int_equal(link_recv_wait(s.link, &msg, WAIT_MS), expected);
 		if (expected == -EPROTO)
-			assert_string_equal(link_error(s.link), "node 2 closed the connection within a message");
+			assert_string_equal(link_error(s.link),
+					    "node 2 closed the connection within a message");
 		stream_close(&s);
 	}
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * wire_check(): every message in its smallest and largest form is accepted on its own channel and on no other; each
- * field at and beyond its bounds; every possible truncation; and noise, which must never be read out of bounds
- * (run under a sanitizer to see that).
+ * wire_check(): every message in its smallest and largest form is accepted on its own channel and on no
+ * other; each field at and beyond its bounds; every possible truncation; and noise, which must never be
+ * read out of bounds (run under a sanitizer to see that).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -250,7 +250,8 @@ static void good_messages(void **state)
 			good[i].make();
 			why = check_copy(m.hdr.length, purpose);
 			if (!why != expected)
-				fail_msg("%s on channel %d: %s", good[i].name, purpose, why ? why : "accepted");
+				fail_msg("%s on channel %d: %s", good[i].name, purpose,
+					 why ? why : "accepted");
 		}
 	}
 }

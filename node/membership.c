@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "membership.h"
+
+void report(const char *format, ...)
+{
+	char line[600];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	fprintf(stderr, "pangead: %s\n", line);
+	log_line(LOG_ERROR, "%s", line);
+}
+
+/* --- trouble --- */
+
+struct trouble {
+	int eventfd;
+	struct event *event;
+	void (*callback)(void *ctx, const char *reason);
+	void *ctx;
+	pthread_mutex_t lock;		/* reason */
+	char reason[256];		/* the first one stays */
+};
+
+/* machine_config.failed: any thread. */
+static void trouble_tell(void *ctx, const char *reason)
+{
+	struct trouble *t = ctx;
+
+	pthread_mutex_lock(&t->lock);
+	if (!t->reason[0])
+		snprintf(t->reason, sizeof(t->reason), "%s", reason);
+	pthread_mutex_unlock(&t->lock);
+	eventfd_write(t->eventfd, 1);
+}
+
+static void on_trouble(evutil_socket_t fd, short what, void *arg)
+{
+	struct trouble *t = arg;
+	char reason[sizeof(t->reason)];
+	eventfd_t value;
+
+	(void)what;
+	eventfd_read(fd, &value);
+	pthread_mutex_lock(&t->lock);
+	memcpy(reason, t->reason, sizeof(reason));
+	pthread_mutex_unlock(&t->lock);
+	t->callback(t->ctx, reason);
+}
+
+struct trouble *trouble_new(struct event_base *base, void (*callback)(void *ctx, const char *reason),
+			    void *ctx)
+{
+	struct trouble *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->callback = callback;
+	t->ctx = ctx;
+	pthread_mutex_init(&t->lock, NULL);
+	t->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (t->eventfd >= 0)
+		t->event = event_new(base, t->eventfd, EV_READ | EV_PERSIST, on_trouble, t);
+	if (t->event && !event_add(t->event, NULL))
+		return t;
+	trouble_free(t);
+	return NULL;
+}
+
+void trouble_free(struct trouble *t)
+{
+	if (t->event)
+		event_free(t->event);
+	if (t->eventfd >= 0)
+		close(t->eventfd);
+	pthread_mutex_destroy(&t->lock);
+	free(t);
+}
+
+/* --- parts of the start --- */
+
+struct machine *membership_make_machine(const struct options *options, const struct layout *layout,
+					struct trouble *trouble, char *err, size_t err_size)
+{
+	struct machine_config *config = calloc(1, sizeof(*config));
+	struct machine *machine;
+
+	if (!config) {
+		snprintf(err, err_size, "out of memory");
+		return NULL;
+	}
+	config->layout = *layout;
+	snprintf(config->stub_path, sizeof(config->stub_path), "%s", options->stub);
+	config->failed = trouble_tell;
+	config->ctx = trouble;
+	machine = machine_new(config, err, err_size);
+	free(config);
+	return machine;
+}
+
+int membership_listen(const struct options *options, struct address *bound, char *err, size_t err_size)
+{
+	char text[ADDRESS_TEXT_MAX];
+	int fd = address_listen(options->listen, bound, err, err_size);
+
+	if (fd < 0)
+		return -1;
+	address_format(bound, text);
+	log_line(LOG_INFO, "listening on %s", text);
+	if (options->ready_fd < 0)
+		return fd;
+	if (dprintf(options->ready_fd, "%s\n", text) < 0) {
+		snprintf(err, err_size, "--ready-fd %d: %s", options->ready_fd, strerror(errno));
+		close(fd);
+		return -1;
+	}
+	close(options->ready_fd);
+	return fd;
+}
+
+/* --- messages --- */
+
+void membership_send_layout(struct control_conn *conn, const struct layout *layout, unsigned self,
+			    const char *const addresses[WIRE_NODES_MAX])
+{
+	Pangea__Layout body = PANGEA__LAYOUT__INIT;
+	CONTROL_MESSAGE(message, LAYOUT, layout, &body);
+	Pangea__LayoutNode nodes[WIRE_NODES_MAX], *pointers[WIRE_NODES_MAX];
+	unsigned i;
+
+	for (i = 0; i < layout->nodes; i++) {
+		const struct layout_node *node = &layout->node[i];
+
+		pangea__layout_node__init(&nodes[i]);
+		nodes[i].pfn_start = node->pfn_start;
+		nodes[i].pfn_count = node->pfn_count;
+		nodes[i].cpu_start = node->cpu_start;
+		nodes[i].cpu_count = node->cpu_count;
+		nodes[i].name = (char *)node->name;
+		nodes[i].address = (char *)addresses[i];
+		pointers[i] = &nodes[i];
+	}
+	body.machine = (ProtobufCBinaryData){ sizeof(layout->machine), (uint8_t *)layout->machine };
+	body.self = self;
+	body.n_node = layout->nodes;
+	body.node = pointers;
+	control_conn_send(conn, &message);
+}
+
+void membership_take_layout(const Pangea__Layout *message, struct layout *layout,
+			    char addresses[WIRE_NODES_MAX][ADDRESS_TEXT_MAX])
+{
+	unsigned i;
+
+	memset(layout, 0, sizeof(*layout));
+	memcpy(layout->machine, message->machine.data, sizeof(layout->machine));
+	layout->self = message->self;
+	layout->nodes = message->n_node;
+	for (i = 0; i < layout->nodes; i++) {
+		const Pangea__LayoutNode *from = message->node[i];
+		struct layout_node *node = &layout->node[i];
+
+		node->pfn_start = from->pfn_start;
+		node->pfn_count = from->pfn_count;
+		node->cpu_start = from->cpu_start;
+		node->cpu_count = from->cpu_count;
+		snprintf(node->name, sizeof(node->name), "%s", from->name);
+		snprintf(addresses[i], ADDRESS_TEXT_MAX, "%s", from->address);
+		layout->cpus += node->cpu_count;
+		layout->frames += node->pfn_count;
+	}
+}
+
+/* struct machine_stats and its message have the same fields. */
+#define STATS_FIELDS(x) \
+	x(stubs) x(runs) x(interrupts) x(user_ns) x(frames_present) x(read_miss) x(write_miss) x(upgrade) \
+	x(page_in) x(page_out) x(zero_in) x(invalidated) x(bytes_in) x(bytes_out)
+
+void membership_stats_to_message(const struct machine_stats *stats, Pangea__Stats *message)
+{
+#define COPY(field) message->field = stats->field;
+	STATS_FIELDS(COPY)
+#undef COPY
+}
+
+void membership_stats_from_message(const Pangea__Stats *message, struct machine_stats *stats)
+{
+#define COPY(field) stats->field = message->field;
+	STATS_FIELDS(COPY)
+#undef COPY
+}
+
+void membership_send_heartbeat(struct control_conn *conn, struct machine *machine)
+{
+	Pangea__Heartbeat body = PANGEA__HEARTBEAT__INIT;
+	CONTROL_MESSAGE(message, HEARTBEAT, heartbeat, &body);
+	Pangea__Stats stats = PANGEA__STATS__INIT;
+	struct machine_stats counted;
+
+	if (machine) {
+		machine_get_stats(machine, &counted);
+		membership_stats_to_message(&counted, &stats);
+		body.stats = &stats;
+	}
+	control_conn_send(conn, &message);
+}
+
+void membership_send_stop(struct control_conn *conn, bool clean, const char *reason)
+{
+	Pangea__Stop body = PANGEA__STOP__INIT;
+	CONTROL_MESSAGE(message, STOP, stop, &body);
+
+	body.clean = clean;
+	body.reason = (char *)reason;
+	control_conn_send(conn, &message);
+}
+
+/* --- this host --- */
+
+uint64_t membership_memory_free(void)
+{
+	unsigned long long kilobytes = 0;
+	FILE *f = fopen("/proc/meminfo", "re");
+	char line[128];
+
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1)
+			break;
+	fclose(f);
+	return kilobytes << 10;
+}
+
+int membership_read_signal(int signal_fd, const char **name)
+{
+	struct signalfd_siginfo info;
+
+	*name = "a signal";
+	if (read(signal_fd, &info, sizeof(info)) != sizeof(info))
+		return SIGTERM;
+	if (info.ssi_signo == SIGINT)
+		*name = "SIGINT";
+	if (info.ssi_signo == SIGTERM)
+		*name = "SIGTERM";
+	if (info.ssi_signo == SIGHUP)
+		*name = "SIGHUP";
+	return (int)info.ssi_signo;
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../net/wire.h"
+#include "options.h"
+
+static const char usage_all[] =
+"Usage: pangead host|node OPTION...\n"
+"The daemon of one node of a Pangea machine; `pangea` starts it.\n"
+"\n"
+"  pangead host --help    options of node 0, which runs the kernel\n"
+"  pangead node --help    options of the other nodes\n";
+
+static const char usage_host[] =
+"Usage: pangead host OPTION... [-- KERNEL-ARGUMENT...]\n"
+"Node 0: waits for the others, starts the kernel and exits with its status\n"
+"(125: the machine could not be started or has broken).\n"
+"\n"
+"  --nodes N            nodes of the machine, this one included\n"
+"  --cpus C             CPUs of each node\n"
+"  --mem SIZE           memory of all nodes together, as 1536M or 2G\n"
+"  --listen ADDR:PORT   where the other nodes join; port 0: any\n"
+"  --control SOCKET     path of the socket for status and stop\n"
+"  --kernel PATH        the kernel to run\n"
+"  --stub PATH          the program that holds user code\n"
+"  --log FILE           messages of this daemon and of the kernel\n"
+"  --stdio              hand descriptors 0, 1 and 2 to the kernel as 10, 11 and 12\n"
+"  --name NAME          name of this node (the host's name)\n"
+"  --ready-fd FD        write ADDR:PORT there when listening\n";
+
+static const char usage_node[] =
+"Usage: pangead node OPTION...\n"
+"A node that gives CPUs and memory to the machine of another host.\n"
+"\n"
+"  --join ADDR:PORT     where node 0 listens\n"
+"  --listen ADDR:PORT   where other nodes reach this one; port 0: any\n"
+"  --cpus C             CPUs of this node, as many as node 0 was told\n"
+"  --stub PATH          the program that holds user code\n"
+"  --log FILE           messages of this daemon\n"
+"  --name NAME          name of this node (the host's name)\n"
+"  --ready-fd FD        write ADDR:PORT there when listening\n";
+
+__attribute__((format(printf, 1, 2)))
+static int wrong(const char *format, ...)
+{
+	va_list args;
+
+	fputs("pangead: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	return -1;
+}
+
+static int parse_number(const char *option, const char *text, unsigned min, unsigned max, unsigned *out)
+{
+	char *end;
+	unsigned long value;
+
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	if (!isdigit((unsigned char)text[0]) || *end || errno || value < min || value > max)
+		return wrong("--%s %s: must be a number from %u to %u", option, text, min, max);
+	*out = (unsigned)value;
+	return 0;
+}
+
+static int parse_size(const char *option, const char *text, uint64_t *out)
+{
+	static const char units[] = "KMGT";
+	unsigned long long value;
+	const char *unit;
+	unsigned shift = 0;
+	char *end;
+
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (*end) {
+		unit = strchr(units, toupper((unsigned char)*end));
+		if (!unit || end[1])
+			goto bad;
+		shift = 10 * (unsigned)(unit - units + 1);
+	}
+	if (!isdigit((unsigned char)text[0]) || errno || value > (1ULL << 48) >> shift)
+		goto bad;
+	*out = value << shift;
+	return 0;
+bad:
+	return wrong("--%s %s: must be a size as 1536M or 2G", option, text);
+}
+
+enum { NODES = 1, CPUS, MEM, LISTEN, JOIN, CONTROL, KERNEL, STUB, LOG, STDIO, NAME, READY_FD, HELP };
+
+static const struct option host_options[] = {
+	{ "nodes", required_argument, NULL, NODES },
+	{ "cpus", required_argument, NULL, CPUS },
+	{ "mem", required_argument, NULL, MEM },
+	{ "listen", required_argument, NULL, LISTEN },
+	{ "control", required_argument, NULL, CONTROL },
+	{ "kernel", required_argument, NULL, KERNEL },
+	{ "stub", required_argument, NULL, STUB },
+	{ "log", required_argument, NULL, LOG },
+	{ "stdio", no_argument, NULL, STDIO },
+	{ "name", required_argument, NULL, NAME },
+	{ "ready-fd", required_argument, NULL, READY_FD },
+	{ "help", no_argument, NULL, HELP },
+	{ 0 },
+};
+
+static const struct option node_options[] = {
+	{ "join", required_argument, NULL, JOIN },
+	{ "listen", required_argument, NULL, LISTEN },
+	{ "cpus", required_argument, NULL, CPUS },
+	{ "stub", required_argument, NULL, STUB },
+	{ "log", required_argument, NULL, LOG },
+	{ "name", required_argument, NULL, NAME },
+	{ "ready-fd", required_argument, NULL, READY_FD },
+	{ "help", no_argument, NULL, HELP },
+	{ 0 },
+};
+
+static int set_name(struct options *o, const char *name)
+{
+	const char *p;
+
+	for (p = name; *p; p++)
+		if ((unsigned char)*p <= ' ' || *p == 0x7f)
+			return wrong("--name: must not hold blanks or control characters");
+	if (!*name || p - name >= (long)sizeof(o->name))
+		return wrong("--name %s: must have 1 to %zu characters", name, sizeof(o->name) - 1);
+	strcpy(o->name, name);
+	return 0;
+}
+
+static int apply(struct options *o, int which, const char *argument)
+{
+	unsigned fd;
+
+	switch (which) {
+	case NODES:
+		return parse_number("nodes", argument, 1, WIRE_NODES_MAX, &o->nodes);
+	case CPUS:
+		return parse_number("cpus", argument, 1, WIRE_CPUS_MAX, &o->cpus);
+	case MEM:
+		return parse_size("mem", argument, &o->memory);
+	case LISTEN:
+		o->listen = argument;
+		return 0;
+	case JOIN:
+		o->join = argument;
+		return 0;
+	case CONTROL:
+		o->control = argument;
+		return 0;
+	case KERNEL:
+		o->kernel = argument;
+		return 0;
+	case STUB:
+		o->stub = argument;
+		return 0;
+	case LOG:
+		o->log = argument;
+		return 0;
+	case STDIO:
+		o->stdio = true;
+		return 0;
+	case NAME:
+		return set_name(o, argument);
+	case READY_FD:
+		if (parse_number("ready-fd", argument, 3, 1 << 20, &fd))
+			return -1;
+		o->ready_fd = (int)fd;
+		return 0;
+	default:
+		return -1;
+	}
+}
+
+static int check_given(const struct options *o)
+{
+	const struct { const char *name; bool given; } needed[] = {
+		{ "nodes", !o->host || o->nodes },
+		{ "cpus", o->cpus },
+		{ "mem", !o->host || o->memory },
+		{ "listen", o->listen },
+		{ "join", o->host || o->join },
+		{ "control", !o->host || o->control },
+		{ "kernel", !o->host || o->kernel },
+		{ "stub", o->stub },
+		{ "log", o->log },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
+		if (!needed[i].given)
+			return wrong("--%s is missing (see `pangead %s --help`)", needed[i].name,
+				     o->host ? "host" : "node");
+	if (o->nodes * o->cpus > WIRE_CPUS_MAX)
+		return wrong("%u nodes of %u CPUs are %u CPUs, but a machine has at most %u", o->nodes,
+			     o->cpus, o->nodes * o->cpus, WIRE_CPUS_MAX);
+	return 0;
+}
+
+static int check_program(const char *option, const char *path)
+{
+	if (!path || !access(path, X_OK))
+		return 0;
+	return wrong("--%s %s: %s", option, path, strerror(errno));
+}
+
+static int parse_rest(struct options *o, int argc, char **argv)
+{
+	const struct option *list = o->host ? host_options : node_options;
+	int which;
+
+	while ((which = getopt_long(argc, argv, "+:", list, NULL)) != -1) {
+		if (which == HELP) {
+			fputs(o->host ? usage_host : usage_node, stdout);
+			return 1;
+		}
+		if (which == ':')
+			return wrong("%s needs a value", argv[optind - 1]);
+		if (which == '?')
+			return wrong("unknown option %s (see `pangead %s --help`)", argv[optind - 1],
+				     o->host ? "host" : "node");
+		if (apply(o, which, optarg))
+			return -1;
+	}
+	o->kernel_arguments = argv + optind;
+	if (optind < argc && (!o->host || strcmp(argv[optind - 1], "--")))
+		return wrong("unexpected argument %s", argv[optind]);
+	if (check_given(o) || check_program("kernel", o->kernel) || check_program("stub", o->stub))
+		return -1;
+	return 0;
+}
+
+int options_parse(struct options *o, int argc, char **argv)
+{
+	*o = (struct options){ .ready_fd = -1 };
+	if (gethostname(o->name, sizeof(o->name) - 1) || !o->name[0])
+		strcpy(o->name, "unnamed");
+	if (argc >= 2 && !strcmp(argv[1], "--help")) {
+		fputs(usage_all, stdout);
+		return 1;
+	}
+	if (argc < 2 || (strcmp(argv[1], "host") && strcmp(argv[1], "node")))
+		return wrong("say `pangead host` or `pangead node` (see `pangead --help`)");
+	o->host = !strcmp(argv[1], "host");
+	opterr = 0;
+	optind = 1;
+	return parse_rest(o, argc - 1, argv + 1);
+}
