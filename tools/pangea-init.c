@@ -388,8 +388,9 @@ static _Noreturn void command_exec(const struct config *c, int terminal)
 		dprintf(2, "pangea: cannot become user %u: %s\n", c->uid, strerror(errno));
 		_exit(BOOT_FAILED);
 	}
-	if (!c->cwd || chdir(c->cwd) < 0)
-		dprintf(2, "pangea: %s: %s; starting in /\n", c->cwd ?: "?", strerror(errno));
+	/* Another root need not have that directory; COMMAND then starts in /. */
+	if (c->cwd && chdir(c->cwd) < 0 && !strcmp(c->root, "host"))
+		dprintf(2, "pangea: %s: %s; starting in /\n", c->cwd, strerror(errno));
 	environ = c->env;
 	execvp(c->argv[0], c->argv);
 	if (errno == ENOENT || errno == ENOTDIR) {

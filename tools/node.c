@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * node: one daemon of a machine that `pangea up` started, here or on another host.  It stays in the foreground and says
+ * itself what is wrong; this process passes signals on and keeps its log until it has ended well.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "pangea.h"
+
+#define GRACE_S 3	/* between SIGTERM and SIGKILL */
+
+struct node_options {
+	const char *join, *listen, *name;
+	unsigned cpus;
+};
+
+enum { OPT_JOIN = 256, OPT_LISTEN, OPT_CPUS, OPT_NAME, OPT_HELP };
+
+static const struct option long_options[] = {
+	{ "join", required_argument, NULL, OPT_JOIN },
+	{ "listen", required_argument, NULL, OPT_LISTEN },
+	{ "cpus", required_argument, NULL, OPT_CPUS },
+	{ "name", required_argument, NULL, OPT_NAME },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+static int address_option(const char **address, const char *option, const char *text)
+{
+	if (address_check(text))
+		return usage_error("node", "--%s %s: not ADDRESS:PORT, as 127.0.0.1:7200", option, text);
+	*address = text;
+	return 0;
+}
+
+static int option_apply(struct node_options *o, int option, char **argv)
+{
+	switch (option) {
+	case OPT_JOIN:
+		return address_option(&o->join, "join", optarg);
+	case OPT_LISTEN:
+		return address_option(&o->listen, "listen", optarg);
+	case OPT_CPUS:
+		return count_parse("node", "cpus", optarg, CPUS_MAX, &o->cpus);
+	case OPT_NAME:
+		if (!name_check(optarg))
+			return usage_error("node", "--name %s: letters, digits and hyphens, at most 63", optarg);
+		o->name = optarg;
+		return 0;
+	case OPT_HELP:
+		help_print("node");
+		return -1;
+	case ':':
+		return usage_error("node", "%s needs an argument", argv[optind - 1]);
+	default:
+		return unknown_option("node", argv);
+	}
+}
+
+static int node_options_parse(struct node_options *o, int argc, char **argv)
+{
+	int option, err;
+
+	*o = (struct node_options){ .listen = "127.0.0.1:0", .cpus = 1 };
+	opterr = 0;
+	optind = 1;
+	while ((option = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
+		err = option_apply(o, option, argv);
+		if (err)
+			return err;
+	}
+	if (optind < argc)
+		return usage_error("node", "'%s': this takes options only", argv[optind]);
+	return o->join ? 0 : usage_error("node", "--join ADDR:PORT is missing");
+}
+
+static _Noreturn void node_exec(const struct node_options *o, const struct programs *p,
+				const struct directory *d, const sigset_t *signals)
+{
+	char cpus[16];
+	char *argv[] = {
+		(char *)p->daemon, "node", "--join", (char *)o->join, "--listen", (char *)o->listen,
+		"--cpus", cpus, "--stub", (char *)p->stub, "--log", (char *)directory_file(d, "node.log"),
+		o->name ? "--name" : NULL, (char *)o->name, NULL,
+	};
+
+	snprintf(cpus, sizeof(cpus), "%u", o->cpus);
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	setsid();
+	sigprocmask(SIG_UNBLOCK, signals, NULL);
+	execv(p->daemon, argv);
+	complain("%s: %s", p->daemon, strerror(errno));
+	_exit(EXIT_PANGEA);
+}
+
+/* The first signal asks it to leave, the next or time makes it. */
+static int node_wait(pid_t pid, const sigset_t *signals, int *ended_by)
+{
+	const struct timespec grace = { .tv_sec = GRACE_S };
+	int sig, status;
+
+	*ended_by = 0;
+	while (waitpid(pid, &status, WNOHANG) != pid) {
+		sig = sigtimedwait(signals, NULL, *ended_by ? &grace : NULL);
+		if (sig == SIGCHLD || (sig < 0 && errno == EINTR))
+			continue;
+		kill(pid, *ended_by ? SIGKILL : SIGTERM);
+		if (sig > 0)
+			*ended_by = sig;
+	}
+	return status;
+}
+
+static int node_run(const struct node_options *o, const struct programs *p, struct directory *d)
+{
+	int status, ended_by;
+	sigset_t signals;
+	pid_t pid;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGCHLD);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	sigaddset(&signals, SIGQUIT);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	pid = fork();
+	if (pid < 0) {
+		complain("cannot start a process: %s", strerror(errno));
+		directory_remove(d);
+		return EXIT_PANGEA;
+	}
+	if (pid == 0)
+		node_exec(o, p, d, &signals);
+	status = node_wait(pid, &signals, &ended_by);
+	if (ended_by || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) {
+		directory_remove(d);
+		return ended_by ? 128 + ended_by : 0;
+	}
+	if (WIFSIGNALED(status))
+		complain("the node's daemon was killed by signal %d", WTERMSIG(status));
+	complain("its log is %s", directory_file(d, "node.log"));
+	directory_keep(d);
+	return EXIT_PANGEA;
+}
+
+int command_node(int argc, char **argv)
+{
+	struct directory directory;
+	struct node_options options;
+	struct programs programs;
+	int err = node_options_parse(&options, argc, argv);
+
+	if (err)
+		return err < 0 ? 0 : err;
+	err = programs_find_node(&programs) ?: directory_make(&directory, NULL);
+	return err ?: node_run(&options, &programs, &directory);
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the parts of the command pangea(1) know of each other.
+ *
+ *   pangea.c     subcommands, help
+ *   options.c    options of run, shell and up; sizes; checks that need no machine
+ *   run.c        run, shell and up: from options to an exit status
+ *   node.c       node: one daemon of a machine that was started on another host
+ *   status.c     status and stop
+ *   directory.c  run directories: one a machine, and finding them again
+ *   boot.c       what the kernel and the machine's first process are told
+ *   daemons.c    starting, watching and ending pangeads
+ *   netns.c      a network namespace a node, joined by a bridge (root only)
+ *   terminal.c   the caller's terminal: raw mode, the pseudo-terminal behind it, window size
+ */
+#ifndef PANGEA_H
+#define PANGEA_H
+
+#include <limits.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifndef PANGEA_VERSION
+#define PANGEA_VERSION "0.1"
+#endif
+
+/* Exit statuses beside COMMAND's own. */
+#define EXIT_USAGE	2
+#define EXIT_PANGEA	125	/* the machine could not be made, or broke */
+
+#define NODES_MAX	16
+#define CPUS_MAX	64	/* of all nodes */
+#define NODE_MEMORY_MIN	(96ull << 20)
+#define ADDRESS_MAX	64	/* bytes of ADDR:PORT */
+#define NODE_PORT	7200	/* of every node in a namespace of its own */
+
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+
+/* One line on standard error, "pangea: " in front. */
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same, with where to read on; returns EXIT_USAGE. */
+int usage_error(const char *subcommand, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void help_print(const char *subcommand);
+
+/* --- options.c --- */
+
+enum root_kind { ROOT_HOST, ROOT_DIRECTORY, ROOT_IMAGE };
+
+struct options {
+	const char *subcommand;
+	unsigned nodes, cpus;		/* cpus: of each node */
+	uint64_t memory;		/* bytes, of all nodes */
+	enum root_kind root_kind;
+	char *root;			/* absolute, unless ROOT_HOST */
+	char **rw;			/* absolute, NULL at the end */
+	const char *name;		/* NULL: any free one */
+	const char *listen;		/* up: ADDR:PORT of node 0 */
+	bool one_node_here;		/* up: the other nodes are started by hand */
+	char **command;			/* NULL at the end; NULL: a login shell */
+};
+
+/* Returns 0, or an exit status after one line; -1: help was printed. */
+int options_parse(struct options *o, const char *subcommand, int argc, char **argv);
+void options_free(struct options *o);
+/* 0, or -EINVAL / -ERANGE. */
+int size_parse(const char *text, uint64_t *bytes);
+/* ADDR:PORT: 0, or -EINVAL. */
+int address_check(const char *text);
+/* These two: 0, or an exit status after one line. */
+int count_parse(const char *subcommand, const char *option, const char *text, unsigned max, unsigned *count);
+int unknown_option(const char *subcommand, char **argv);
+bool name_check(const char *name);
+
+/* --- directory.c --- */
+
+struct directory {
+	char path[PATH_MAX / 2];
+	char name[64];
+	int lock;		/* held as long as the machine is ours; -1 */
+};
+
+/* Makes the run directory of a new machine.  0, or an exit status after one line. */
+int directory_make(struct directory *d, const char *name);
+/* "path/file" in a static ring of buffers. */
+const char *directory_file(const struct directory *d, const char *file);
+void directory_remove(struct directory *d);
+/* Leaves the files for the user to read. */
+void directory_keep(struct directory *d);
+/* Finds a running machine by name, or the only one.  0, or an exit status after one line. */
+int directory_find(struct directory *d, const char *name);
+/* Waits until the machine that directory_find() found is gone; false: it is still there. */
+bool directory_wait_gone(const struct directory *d, unsigned seconds);
+
+/* --- boot.c --- */
+
+struct programs {
+	char daemon[PATH_MAX], stub[PATH_MAX], init[PATH_MAX], kernel[PATH_MAX];
+};
+
+/* Which of descriptors 0, 1, 2 are what (tools/boot.h). */
+struct streams {
+	char kind[4];
+};
+
+/* Programs beside this one, or where they are installed.  0, or an exit status after one line. */
+int programs_find(struct programs *p);
+/* What of the host's programs only `pangea node` needs. */
+int programs_find_node(struct programs *p);
+/* Writes the configuration for pangea-init.  0, or an exit status after one line. */
+int boot_configure(const struct options *o, const struct programs *p, const struct directory *d,
+		   const struct streams *streams);
+/* The kernel's arguments, malloc()ed, NULL at the end; NULL: out of memory. */
+char **boot_kernel_arguments(const struct options *o, const struct directory *d, const struct streams *streams);
+/* What pangea-init wrote back: its status; -1 when it did not end.  failure gets its line, or is emptied. */
+int boot_result(const struct directory *d, char *failure, size_t size);
+/* Asks the machine's first process to end; false when it is not there to be asked. */
+bool boot_ask_to_end(const struct directory *d);
+
+/* --- netns.c --- */
+
+struct networks {
+	unsigned nodes;
+	int fd[NODES_MAX];	/* namespace of each node; -1: the caller's */
+};
+
+/* Makes the namespaces; for an ordinary user there are none.  0, or an exit status after one line. */
+int networks_make(struct networks *n, unsigned nodes);
+void networks_close(struct networks *n);
+/* Address of a node that has a namespace. */
+void networks_address(unsigned node, char *text, size_t size);
+
+/* --- daemons.c --- */
+
+/* The pangeads of a machine that run here. */
+struct daemons {
+	unsigned nodes;			/* of those, node 0 first */
+	unsigned started;
+	pid_t pid[NODES_MAX];		/* 0: not started, or ended */
+	int status[NODES_MAX];		/* wait status of those that have ended */
+	int ready_fd;			/* node 0 writes its address there when it listens; -1 */
+	const struct options *options;
+	const struct programs *programs;
+	const struct networks *networks;
+	const struct directory *directory;
+};
+
+/* Starts node 0; the kernel gets streams as the descriptors of its own.  0, or an exit status after one line. */
+int daemons_start(struct daemons *d, const int streams[3], char **kernel_arguments);
+/* ready_fd is readable: starts the others.  0; an exit status after one line. */
+int daemons_continue(struct daemons *d);
+/* Takes note of children that have ended. */
+void daemons_reap(struct daemons *d);
+bool daemons_any(const struct daemons *d);
+void daemons_signal(const struct daemons *d, int sig);
+/* Last line that a node's daemon (not node 0's) wrote on its standard error; "" if none. */
+void daemons_last_words(const struct daemons *d, unsigned node, char *line, size_t size);
+
+/* --- terminal.c --- */
+
+struct terminal;
+
+/*
+ * Sorts the streams and says which descriptors the machine is to get for them.  NULL: no terminal to take over.
+ */
+struct terminal *terminal_open(struct streams *streams, int fds[3]);
+/* Raw mode from here to terminal_close(), whatever happens; again after SIGCONT. */
+void terminal_start(struct terminal *t);
+/* The daemons have their copies of the machine's end. */
+void terminal_slave_close(struct terminal *t);
+void terminal_resize(struct terminal *t);
+/* What to poll() for, and what to do after it. */
+void terminal_poll(struct terminal *t, struct pollfd p[2]);
+void terminal_relay(struct terminal *t);
+/* Shows what is still on its way and restores the terminal. */
+void terminal_close(struct terminal *t);
+
+/* --- subcommands: argv[0] is the subcommand's name; the exit status --- */
+
+int command_run(int argc, char **argv);
+int command_shell(int argc, char **argv);
+int command_up(int argc, char **argv);
+int command_node(int argc, char **argv);
+int command_status(int argc, char **argv);
+int command_stop(int argc, char **argv);
+
+#endif

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * run, shell and up: from options to an exit status.
+ *
+ * One loop waits for children, signals, the terminal and time.  A machine ends in stages, each with its time:
+ *
+ *   RUNNING     -> ASKED       a signal came: COMMAND is ended, the machine powers off
+ *   RUNNING     -> ENDING      a daemon has ended: the others do so by themselves
+ *   ASKED       -> TERMINATED  too slow, a second signal, or nobody there to be asked: SIGTERM to all daemons
+ *   ENDING      -> TERMINATED  too slow
+ *   TERMINATED  -> KILLED      still too slow: SIGKILL
+ *
+ * advance() is the only one to change the stage.  COMMAND's status comes from its run directory (boot.h): without it the
+ * machine has failed, whatever the daemons' exit statuses are.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pangea.h"
+
+enum stage { RUNNING, ASKED, ENDING, TERMINATED, KILLED };
+
+static const int stage_ms[] = { [ASKED] = 4000, [ENDING] = 2500, [TERMINATED] = 2000, [KILLED] = 2000 };
+#define FOLLOW_MS 500	/* ENDING, for nodes whose node 0 is gone already */
+
+struct machine {
+	struct options options;
+	struct programs programs;
+	struct directory directory;
+	struct networks networks;
+	struct daemons daemons;
+	struct streams streams;
+	struct terminal *terminal;
+	int stream_fds[3];
+	int signal_fd;
+	enum stage stage;
+	int64_t deadline_ms;		/* of the stage, unless RUNNING */
+	int signal;			/* that ended the machine; 0: none */
+	int failed_node;		/* whose daemon ended before node 0's; -1 */
+	int status;			/* EXIT_PANGEA after a line, as long as nothing better is known; 0 */
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void stage_enter(struct machine *m, enum stage stage)
+{
+	m->stage = stage;
+	m->deadline_ms = now_ms() + stage_ms[stage];
+}
+
+/* The next stage of ending. */
+static void advance(struct machine *m)
+{
+	switch (m->stage) {
+	case RUNNING:
+		if (m->daemons.pid[0] == 0 || m->failed_node >= 0) {
+			stage_enter(m, ENDING);
+			if (m->daemons.pid[0] == 0)
+				m->deadline_ms = now_ms() + FOLLOW_MS;
+			return;
+		}
+		if (boot_ask_to_end(&m->directory)) {
+			stage_enter(m, ASKED);
+			return;
+		}
+		/* fall through */
+	case ASKED:
+	case ENDING:
+		daemons_signal(&m->daemons, SIGTERM);
+		stage_enter(m, TERMINATED);
+		return;
+	case TERMINATED:
+	case KILLED:
+		daemons_signal(&m->daemons, SIGKILL);
+		stage_enter(m, KILLED);
+	}
+}
+
+static void children_changed(struct machine *m)
+{
+	daemons_reap(&m->daemons);
+	if (m->stage != RUNNING && m->stage != ASKED)
+		return;
+	for (unsigned i = 1; i < m->daemons.started && m->daemons.pid[0] && m->failed_node < 0; i++)
+		if (!m->daemons.pid[i])
+			m->failed_node = i;
+	if (m->daemons.pid[0] && m->failed_node < 0)
+		return;
+	m->stage = RUNNING;
+	advance(m);
+}
+
+static void signal_came(struct machine *m)
+{
+	struct signalfd_siginfo info;
+
+	if (read(m->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	switch (info.ssi_signo) {
+	case SIGCHLD:
+		children_changed(m);
+		break;
+	case SIGWINCH:
+		if (m->terminal)
+			terminal_resize(m->terminal);
+		break;
+	case SIGCONT:
+		if (m->terminal) {
+			terminal_start(m->terminal);
+			terminal_resize(m->terminal);
+		}
+		break;
+	default:
+		m->signal = info.ssi_signo;
+		advance(m);
+	}
+}
+
+static int signals_open(void)
+{
+	static const int handled[] = { SIGCHLD, SIGWINCH, SIGCONT, SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(handled); i++)
+		sigaddset(&set, handled[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+static int wait_ms(const struct machine *m)
+{
+	int64_t left;
+
+	if (m->stage == RUNNING)
+		return -1;
+	left = m->deadline_ms - now_ms();
+	return left > 0 ? left : 0;
+}
+
+static void loop(struct machine *m)
+{
+	while (daemons_any(&m->daemons)) {
+		struct pollfd p[4] = {
+			{ .fd = m->signal_fd, .events = POLLIN },
+			{ .fd = m->daemons.ready_fd, .events = POLLIN },
+			{ .fd = -1 }, { .fd = -1 },
+		};
+		int n;
+
+		if (m->terminal)
+			terminal_poll(m->terminal, p + 2);
+		n = poll(p, ARRAY_SIZE(p), wait_ms(m));
+		if (n == 0) {
+			if (m->stage == KILLED)
+				return;
+			advance(m);
+		}
+		if (n <= 0)
+			continue;
+		if (p[0].revents)
+			signal_came(m);
+		if (p[1].revents && daemons_continue(&m->daemons)) {
+			m->status = EXIT_PANGEA;
+			advance(m);
+		}
+		if (m->terminal)
+			terminal_relay(m->terminal);
+	}
+}
+
+/* The machine ended without COMMAND: say what is known, unless node 0 has said it. */
+static int failure_explain(const struct machine *m, const char *failure)
+{
+	int status = m->daemons.status[0];
+	char words[256];
+
+	if (*failure) {
+		complain("%s", failure);
+	} else if (m->failed_node > 0) {
+		daemons_last_words(&m->daemons, m->failed_node, words, sizeof(words));
+		complain("node%d ended: %s", m->failed_node, *words ? words : "it gave no reason");
+	} else if (WIFSIGNALED(status)) {
+		complain("node0's daemon was killed by signal %d", WTERMSIG(status));
+	} else if (WEXITSTATUS(status) != EXIT_PANGEA) {
+		complain("the kernel ended before COMMAND did");
+	}
+	complain("logs are in %s", m->directory.path);
+	return EXIT_PANGEA;
+}
+
+static int machine_result(struct machine *m)
+{
+	char failure[1024];
+	int status = boot_result(&m->directory, failure, sizeof(failure));
+
+	if (m->signal || !m->daemons.started) {
+		directory_remove(&m->directory);
+		return m->signal ? 128 + m->signal : m->status;
+	}
+	if (status < 0 || *failure || m->status) {
+		status = m->status ?: failure_explain(m, failure);
+		directory_keep(&m->directory);
+		return status;
+	}
+	directory_remove(&m->directory);
+	return status;
+}
+
+/* A descriptor that the caller has closed is closed in the machine too; on the way there it is /dev/null. */
+static int streams_fill(struct machine *m)
+{
+	for (int i = 0; i < 3; i++) {
+		if (m->streams.kind[i] != '-')
+			continue;
+		m->stream_fds[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (m->stream_fds[i] < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int machine_start(struct machine *m)
+{
+	char **arguments;
+	int err;
+
+	m->daemons = (struct daemons){
+		.nodes = m->options.one_node_here ? 1 : m->options.nodes, .ready_fd = -1,
+		.options = &m->options, .programs = &m->programs,
+		.networks = &m->networks, .directory = &m->directory,
+	};
+	err = boot_configure(&m->options, &m->programs, &m->directory, &m->streams);
+	if (err)
+		return err;
+	arguments = boot_kernel_arguments(&m->options, &m->directory, &m->streams);
+	if (!arguments || streams_fill(m)) {
+		complain("cannot start a machine: %s", strerror(errno));
+		return EXIT_PANGEA;
+	}
+	if (!m->options.one_node_here) {
+		err = networks_make(&m->networks, m->options.nodes);
+		if (err)
+			return err;
+	}
+	return daemons_start(&m->daemons, m->stream_fds, arguments);
+}
+
+static int machine_run(struct machine *m)
+{
+	int err;
+
+	m->failed_node = -1;
+	m->networks.nodes = 0;
+	for (unsigned i = 0; i < NODES_MAX; i++)
+		m->networks.fd[i] = -1;
+	err = programs_find(&m->programs) ?: directory_make(&m->directory, m->options.name);
+	if (err)
+		return err;
+	m->signal_fd = signals_open();
+	m->terminal = terminal_open(&m->streams, m->stream_fds);
+	m->status = machine_start(m);
+	if (m->terminal) {
+		terminal_slave_close(m->terminal);
+		if (!m->status)
+			terminal_start(m->terminal);
+	}
+	loop(m);
+	networks_close(&m->networks);
+	if (m->terminal)
+		terminal_close(m->terminal);
+	return machine_result(m);
+}
+
+/* Your shell as the host knows it; another root may not have it. */
+static char **login_shell(const struct options *o)
+{
+	static char *argv[3];
+	const struct passwd *user = getpwuid(geteuid());
+	const char *shell = getenv("SHELL");
+
+	if (!shell || !*shell)
+		shell = user && *user->pw_shell ? user->pw_shell : "/bin/sh";
+	argv[0] = (char *)(o->root_kind == ROOT_HOST ? shell : "/bin/sh");
+	argv[1] = "-l";
+	return argv;
+}
+
+static int command(const char *subcommand, int argc, char **argv)
+{
+	struct machine *m = calloc(1, sizeof(*m));
+	int status;
+
+	if (!m) {
+		complain("out of memory");
+		return EXIT_PANGEA;
+	}
+	status = options_parse(&m->options, subcommand, argc, argv);
+	if (status == 0) {
+		if (!m->options.command)
+			m->options.command = login_shell(&m->options);
+		status = machine_run(m);
+	}
+	options_free(&m->options);
+	free(m);
+	return status < 0 ? 0 : status;
+}
+
+int command_run(int argc, char **argv)
+{
+	return command("run", argc, argv);
+}
+
+int command_shell(int argc, char **argv)
+{
+	return command("shell", argc, argv);
+}
+
+int command_up(int argc, char **argv)
+{
+	return command("up", argc, argv);
+}
