@@ -161,7 +161,9 @@ int directory_make(struct directory *d, const char *name)
 	snprintf(candidate, sizeof(candidate), "%s", name ?: "pangea");
 	for (unsigned i = 2; ; i++) {
 		directory_set(d, base, candidate);
-		err = directory_claim(d);
+		do
+			err = directory_claim(d);
+		while (err == -ENOENT && base_path(base, sizeof(base)) == 0);	/* the last machine took it along */
 		if (err != -EBUSY || name)
 			break;
 		snprintf(candidate, sizeof(candidate), "pangea%u", i);
