@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Instructions that are written at run time and executed on another CPU, -n times: written through the executable
- * mapping, through a second mapping of the same file, and under changing protection.
+ * Instructions that are written at run time and executed on another CPU, -n times: written through the
+ * executable mapping, through a second mapping of the same file, and under changing protection.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -25,7 +25,8 @@ static uint32_t run(unsigned char *at)
 
 static void check_same_mapping(void)
 {
-	unsigned char *code = mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *code = mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	CHECK(code != MAP_FAILED);
 	for (uint32_t i = 0; i < guest.size; i++) {

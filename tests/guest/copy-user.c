@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * System calls read and write memory that was last used on another CPU: -n rounds of write, read, writev, readv,
- * splice and process_vm_readv with any alignment; memory that is not there gives EFAULT or a short count, never
- * other bytes.
+ * System calls read and write memory that was last used on another CPU: -n rounds of write, read, writev,
+ * readv, splice and process_vm_readv with any alignment; memory that is not there gives EFAULT or a short
+ * count, never other bytes.
  */
 #define _GNU_SOURCE
 #include "guest.h"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Copy-on-write after fork over -n MiB, parent and children on different CPUs, all writing at the same time:
- * everybody keeps seeing his own bytes.  Then chains of forks, and fork while the parent's memory is elsewhere.
+ * Copy-on-write after fork over -n MiB, parent and children on different CPUs, all writing at the same
+ * time: everybody keeps seeing his own bytes.  Then chains of forks, and fork while the parent's memory
+ * is elsewhere.
  */
 #define _GNU_SOURCE
 #include "guest.h"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * CPU time is accounted to who used it, on each CPU: getrusage, times, the process and thread clocks, /proc/PID/stat,
- * for a child that computes, one that sleeps, and a parent that waits.  The CPU field of /proc/PID/stat is right.
+ * CPU time is accounted to who used it, on each CPU: getrusage, times, the process and thread clocks,
+ * /proc/PID/stat, for a child that computes, one that sleeps, and a parent that waits.  The CPU field of
+ * /proc/PID/stat is right.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -33,6 +34,9 @@ static void expect(const char *what, double seen, double least, double most)
 
 static void read_stat(pid_t pid, double *user, double *kernel, int *cpu)
 {
+	static const char format[] =
+		") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld %*d %*d %*d %*d %*d %*d %*u %*u %*d "
+		"%*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*d %d";
 	char path[64], line[1024], *field;
 	long utime, stime;
 	FILE *file;
@@ -43,8 +47,7 @@ static void read_stat(pid_t pid, double *user, double *kernel, int *cpu)
 	fclose(file);
 	field = strrchr(line, ')');
 	CHECK(field != NULL);
-	CHECK(sscanf(field, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld %*d %*d %*d %*d %*d %*d %*u %*u %*d "
-		     "%*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*d %d", &utime, &stime, cpu) == 3);
+	CHECK(sscanf(field, format, &utime, &stime, cpu) == 3);
 	*user = (double)utime / (double)sysconf(_SC_CLK_TCK);
 	*kernel = (double)stime / (double)sysconf(_SC_CLK_TCK);
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A process without handlers never sees EINTR, however often it is moved, signalled with ignored signals, or (in the
- * calls that Linux restarts) stopped and continued: -n disturbances while it waits in each of several calls.
+ * A process without handlers never sees EINTR, however often it is moved, signalled with ignored signals,
+ * or (in the calls that Linux restarts) stopped and continued: -n disturbances while it waits in each of
+ * several calls.
  */
 #define _GNU_SOURCE
 #include "guest.h"

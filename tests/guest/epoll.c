@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Events between CPUs: eventfd, epoll (level, edge, one-shot), poll, select, inotify, pidfd and descriptors passed over
- * a socket; -n round trips.
+ * Events between CPUs: eventfd, epoll (level, edge, one-shot), poll, select, inotify, pidfd and
+ * descriptors passed over a socket; -n round trips.
  */
 #define _GNU_SOURCE
 #include "guest.h"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Floating-point and vector registers survive system calls, signals, preemption and -n moves between CPUs, and a
- * new process starts with its parent's.  All sixteen ymm registers (xmm where there is no AVX), the x87 stack and
- * both control words.
+ * Floating-point and vector registers survive system calls, signals, preemption and -n moves between
+ * CPUs, and a new process starts with its parent's.  All sixteen ymm registers (xmm where there is no
+ * AVX), the x87 stack and both control words.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -16,13 +16,14 @@ struct vectors { unsigned char bytes[16][32]; } __attribute__((aligned(32)));
 static volatile sig_atomic_t handled;
 static bool has_avx;
 
-#define EACH(do) do(0) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(10) do(11) do(12) do(13) do(14) do(15)
+#define EACH(do) \
+	do(0) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(10) do(11) do(12) do(13) do(14) do(15)
 #define LOAD_YMM(n) "vmovdqa " #n "*32(%1), %%ymm" #n "\n\t"
 #define STORE_YMM(n) "vmovdqa %%ymm" #n ", " #n "*32(%2)\n\t"
 #define LOAD_XMM(n) "movdqa " #n "*32(%1), %%xmm" #n "\n\t"
 #define STORE_XMM(n) "movdqa %%xmm" #n ", " #n "*32(%2)\n\t"
-#define CLOBBERS "rcx", "r11", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", \
-	"xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
+#define CLOBBERS "rcx", "r11", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", \
+	"xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
 
 /* Load all, do one system call, store all: nothing of the compiler's comes between. */
 __attribute__((target("avx")))
@@ -68,7 +69,8 @@ static long call(long number, uint64_t seed, long a, long b, long c)
 	result = has_avx ? call_ymm(number, &in, &out, a, b, c) : call_xmm(number, &in, &out, a, b, c);
 	for (int n = 0; n < 16; n++)
 		if (memcmp(in.bytes[n], out.bytes[n], width))
-			guest_fail("system call %ld changed vector register %d on CPU %d", number, n, sched_getcpu());
+			guest_fail("system call %ld changed vector register %d on CPU %d", number, n,
+				   sched_getcpu());
 	return result;
 }
 

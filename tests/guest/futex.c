@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Futexes between processes on different CPUs: -n hand-overs around a ring, then the things built on futexes:
- * process-shared mutex, condition variable, barrier, semaphore, robust mutex, priority-inheritance lock, requeue.
+ * Futexes between processes on different CPUs: -n hand-overs around a ring, then the things built on
+ * futexes: process-shared mutex, condition variable, barrier, semaphore, robust mutex,
+ * priority-inheritance lock, requeue.
  */
 #define _GNU_SOURCE
 #include "guest.h"

@@ -2,9 +2,9 @@
 /*
  * What every guest program needs: which CPUs to use, and to say how it went.
  *
- * A guest program is an ordinary Linux program that uses one feature and checks the result itself.  It prints one
- * line, `ok NAME` or `not ok NAME: reason`, and exits with 0 or 1.  It runs natively as well, where it must pass too:
- * CPUs that do not exist there are taken modulo the number of those that do.
+ * A guest program is an ordinary Linux program that uses one feature and checks the result itself.  It
+ * prints one line, `ok NAME` or `not ok NAME: reason`, and exits with 0 or 1.  It runs natively as well,
+ * where it must pass too: CPUs that do not exist there are taken modulo the number of those that do.
  *
  *   -c LIST   CPUs to use, for example 1 or 0,1,2 (default: all that may be used)
  *   -n N      how much: the program says of what

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What mmap, munmap, mprotect, mremap and madvise leave in memory, for -n MiB at a time, while the process moves from
- * CPU to CPU: contents kept where they must be, zero where they must be, and no access where there is none.
+ * What mmap, munmap, mprotect, mremap and madvise leave in memory, for -n MiB at a time, while the
+ * process moves from CPU to CPU: contents kept where they must be, zero where they must be, and no access
+ * where there is none.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -57,7 +58,8 @@ static void expect_page(const uint64_t *at, size_t page, size_t original, uint64
 {
 	for (size_t i = original % 8; i < 512; i += 61)
 		if (at[page * 512 + i] != guest_noise(seed, original * 512 + i))
-			guest_fail("page %zu (at first %zu) lost its contents in step %d", page, original, step);
+			guest_fail("page %zu (at first %zu) lost its contents in step %d", page, original,
+				   step);
 }
 
 static void expect_zero(const uint64_t *at, size_t page)

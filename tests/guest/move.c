@@ -41,14 +41,15 @@ static void visit(size_t part, uint32_t seen, uint32_t left)
 /* One word of every few pages, all over: far more frames move than fit in any one visit. */
 static void sample(const uint32_t *generations, size_t move)
 {
-	for (size_t page = move % 8; page < words / PAGE_WORDS; page += 8) {
+	for (size_t page = move % 32; page < words / PAGE_WORDS; page += 32) {
 		size_t i = page * PAGE_WORDS + (page * 7 + move) % PAGE_WORDS;
 		size_t part = i / (words / MOVES);
 
 		if (part >= MOVES)
 			part = MOVES - 1;
 		if (memory[i] != word(i, generations[part]))
-			guest_fail("sampled word %zu is wrong on CPU %d after %zu moves", i, sched_getcpu(), move);
+			guest_fail("sampled word %zu is wrong on CPU %d after %zu moves", i,
+				   sched_getcpu(), move);
 	}
 }
 

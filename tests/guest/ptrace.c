@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * ptrace of a child on another CPU: single steps, breakpoints, peek and poke, general and vector registers, system
- * call stops with changed arguments and results, signals, seize, interrupt, detach; /proc/PID/mem and
- * process_vm_readv/writev.
+ * ptrace of a child on another CPU: single steps, breakpoints, peek and poke, general and vector
+ * registers, system call stops with changed arguments and results, signals, seize, interrupt, detach;
+ * /proc/PID/mem and process_vm_readv/writev.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -210,11 +210,12 @@ static void check_seize(int index)
 {
 	struct user_regs_struct registers;
 	struct iovec set = { &registers, sizeof(registers) };
-	volatile uint64_t *count = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	volatile uint64_t *count;
 	uint64_t before;
 	int status;
 	pid_t pid;
 
+	count = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	CHECK(count != MAP_FAILED);
 	pid = guest_fork(index);
 	while (!pid)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Loops that make no system call, on each CPU: preempted in favour of others, stopped and continued, moved while they
- * run, reniced, limited in CPU time, and killed.
+ * Loops that make no system call, on each CPU: preempted in favour of others, stopped and continued,
+ * moved while they run, reniced, limited in CPU time, and killed.
  */
 #define _GNU_SOURCE
 #include "guest.h"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Counters in shared memory, incremented by one process on each CPU -n times in all: none may be lost.
- * One page holds an atomic counter, a counter under a lock built from atomics, and a plain counter for each process:
- * neighbours in one page that different CPUs write.
- * -k anonymous (default), sysv, posix, file or memfd.
+ * One page holds an atomic counter, a counter under a lock built from atomics, and a plain counter for
+ * each process: neighbours in one page that different CPUs write. -k anonymous (default), sysv, posix,
+ * file or memfd.
  */
 #define _GNU_SOURCE
 #include "guest.h"

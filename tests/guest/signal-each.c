@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Every signal, sent from one CPU to a process on another: delivered to a handler with who sent it, queued with its
- * value, blocked and fetched, and with its default action.
+ * Every signal, sent from one CPU to a process on another: delivered to a handler with who sent it,
+ * queued with its value, blocked and fetched, and with its default action.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -87,36 +87,60 @@ static void check_handlers(void)
 	guest_reap(pid);
 }
 
-/* What a process that only waits, or only computes, becomes. */
-static int default_fate(int number, bool busy)
+static bool is_ignored(int number)
+{
+	return number == SIGCHLD || number == SIGURG || number == SIGWINCH || number == SIGCONT;
+}
+
+static bool stops(int number)
+{
+	return number == SIGSTOP || number == SIGTSTP || number == SIGTTIN || number == SIGTTOU;
+}
+
+/* Waits for the end of the pipe, or computes. */
+static void be_signalled(const int *fds, bool busy)
 {
 	struct rlimit no_core = { 0, 0 };
-	pid_t pid = guest_fork(1);
-	int status;
+	char byte;
 
-	if (!pid) {
-		setrlimit(RLIMIT_CORE, &no_core);
-		spinning = busy;
-		while (spinning)
-			;
-		guest_sleep_ms(100);
-		_exit(3);
-	}
-	if (busy)
-		guest_sleep_ms(5);
+	setrlimit(RLIMIT_CORE, &no_core);
+	CHECK(close(fds[1]) == 0);
+	spinning = busy;
+	while (spinning)
+		;
+	CHECK(read(fds[0], &byte, 1) == 0);
+	_exit(3);
+}
+
+static int default_fate(int number, bool busy)
+{
+	int fds[2], status;
+	pid_t pid;
+
+	CHECK(pipe(fds) == 0);
+	pid = guest_fork(1);
+	if (!pid)
+		be_signalled(fds, busy);
+	guest_sleep_ms(5);
 	CHECK(kill(pid, number) == 0);
+	if (is_ignored(number)) {
+		guest_sleep_ms(5);
+		CHECK(close(fds[1]) == 0);
+	}
 	CHECK_EQUAL(waitpid(pid, &status, WUNTRACED), pid);
 	if (WIFSTOPPED(status)) {
 		CHECK(kill(pid, SIGKILL) == 0);
 		CHECK_EQUAL(waitpid(pid, &(int){0}, 0), pid);
 	}
+	if (!is_ignored(number))
+		CHECK(close(fds[1]) == 0);
+	CHECK(close(fds[0]) == 0);
 	return status;
 }
 
 static void check_default(int number, bool busy)
 {
-	bool ignored = number == SIGCHLD || number == SIGURG || number == SIGWINCH || number == SIGCONT;
-	bool stops = number == SIGSTOP || number == SIGTSTP || number == SIGTTIN || number == SIGTTOU;
+	bool ignored = is_ignored(number);
 	int status;
 
 	if (busy && ignored)
@@ -124,9 +148,9 @@ static void check_default(int number, bool busy)
 	status = default_fate(number, busy);
 	if (ignored && !(WIFEXITED(status) && WEXITSTATUS(status) == 3))
 		guest_fail("signal %d is not ignored by default: status 0x%x", number, status);
-	if (stops && !(WIFSTOPPED(status) && WSTOPSIG(status) == number))
+	if (stops(number) && !(WIFSTOPPED(status) && WSTOPSIG(status) == number))
 		guest_fail("signal %d does not stop by default: status 0x%x", number, status);
-	if (!ignored && !stops && !(WIFSIGNALED(status) && WTERMSIG(status) == number))
+	if (!ignored && !stops(number) && !(WIFSIGNALED(status) && WTERMSIG(status) == number))
 		guest_fail("signal %d does not kill by default: status 0x%x", number, status);
 }
 

@@ -221,5 +221,8 @@ int main(int argc, char **argv)
 		check_mending();
 		check_deaths();
 	}
+	stack.ss_flags = SS_DISABLE;
+	CHECK(sigaltstack(&stack, NULL) == 0);
+	free(stack.ss_sp);
 	return guest_ok();
 }

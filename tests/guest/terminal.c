@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Job control on a terminal of its own, with the jobs on other CPUs: control-C, control-Z, control-\, window size,
- * background reads and hang-up reach the right process group.
+ * Job control on a terminal of its own, with the jobs on other CPUs: control-C, control-Z, control-\,
+ * window size, background reads and hang-up reach the right process group.
  */
 #define _GNU_SOURCE
 #include "guest.h"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The threads of one process on different CPUs: -n rounds of mutex, condition variable, barrier, rwlock and atomics;
- * thread-local storage, join, signals to one thread, mmap and munmap beside running threads, exit and exit_group.
+ * The threads of one process on different CPUs: -n rounds of mutex, condition variable, barrier, rwlock
+ * and atomics; thread-local storage, join, signals to one thread, mmap and munmap beside running threads,
+ * exit and exit_group.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -248,7 +249,9 @@ int main(int argc, char **argv)
 {
 	guest_start(argc, argv, "threads", 5000);
 	rounds = guest.size;
-	thread_count = guest.cpu_count < 2 ? 2 : guest.cpu_count > THREADS_MAX ? THREADS_MAX : guest.cpu_count;
+	thread_count = guest.cpu_count < THREADS_MAX ? guest.cpu_count : THREADS_MAX;
+	if (thread_count < 2)
+		thread_count = 2;
 	CHECK(pthread_barrier_init(&barrier, NULL, (unsigned)thread_count) == 0);
 	run_threads(count);
 	run_threads(take_turns);

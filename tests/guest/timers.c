@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Timers that interrupt running and waiting code on each CPU: alarm, setitimer of all three kinds, timer_create on
- * four clocks, timerfd, timeouts of system calls; and clocks that never go back while the process moves.
+ * Timers that interrupt running and waiting code on each CPU: alarm, setitimer of all three kinds,
+ * timer_create on four clocks, timerfd, timeouts of system calls; and clocks that never go back while the
+ * process moves.
  */
 #define _GNU_SOURCE
 #include "guest.h"
