@@ -18,83 +18,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "../net/acceptor.h"
-#include "features.h"
-#include "kernel.h"
+#include "host.h"
 #include "layout.h"
 #include "log.h"
-#include "membership.h"
-#include "tools.h"
 
-#define CANDIDATES_MAX	32	/* control connections that are no node yet */
 #define VERDICT_MS	200	/* for a cause to show up behind a consequence */
 #define FAREWELL_MS	500	/* for nodes to end after Stop */
 
-enum host_state { HOST_WAITING, HOST_PREPARING, HOST_CONNECTING, HOST_RUNNING, HOST_ENDING };
-
-static const char *const host_state_names[] = {
-	"waiting for nodes", "starting", "starting", "running", "stopping",
-};
-
-enum peer_state { PEER_CANDIDATE, PEER_JOINED, PEER_PREPARED, PEER_READY };
-
-static const char *const peer_state_names[] = { "joining", "joined", "prepared", "ready" };
-
-struct host;
-
-/*
- * A node, or what may become one: its number follows from the order of joining and is final with the
- * layout.
- */
-struct peer {
-	struct peer *next;
-	struct host *host;
-	enum peer_state state;
-	unsigned number;
-	struct control_conn *conn;
-	unsigned silent;		/* ticks since it was heard */
-	bool dsm;			/* its dsm channel is attached */
-	char from[ADDRESS_TEXT_MAX];
-	char name[CONTROL_NAME_MAX + 1], address[CONTROL_NAME_MAX + 1], kernel[CONTROL_NAME_MAX + 1];
-	struct machine_stats stats;
-};
-
-enum verdict_rank { VERDICT_NONE, VERDICT_MACHINE, VERDICT_CRASH, VERDICT_FINAL };
-
-struct verdict {
-	enum verdict_rank rank;
-	int status;
-	bool clean;
-	char reason[512];
-};
-
-struct host {
-	const struct options *options;
-	struct event_base *base;
-	enum host_state state;
-	struct verdict verdict;
-	struct layout layout;
-	struct features features;
-	struct utsname uts;
-	struct peer *peers;		/* in the order of joining, candidates anywhere */
-	struct peer *node[WIRE_NODES_MAX];	/* by number, from PREPARING on; NULL: itself, or gone */
-	unsigned candidates;
-	struct kernel_channels channels;
-	struct kernel kernel;
-	int64_t started_ms;
-	struct trouble *trouble;
-	struct machine *machine;
-	struct acceptor *acceptor;
-	struct tools *tools;
-	struct event *signal, *tick, *judge, *farewell, *kernel_end;
-};
-
-static int64_t now_ms(void)
+int64_t host_now_ms(void)
 {
 	struct timespec ts;
 
@@ -117,7 +53,7 @@ static void leave_when_alone(struct host *h)
 		event_base_loopbreak(h->base);
 }
 
-static void peer_free(struct peer *p)
+void host_peer_free(struct peer *p)
 {
 	struct host *h = p->host;
 	struct peer **link = &h->peers;
@@ -150,15 +86,17 @@ static void end(struct host *h)
 	for (p = h->peers; p; p = next) {
 		next = p->next;
 		if (p->state == PEER_CANDIDATE)
-			peer_free(p);
+			host_peer_free(p);
 		else
 			membership_send_stop(p->conn, h->verdict.clean, h->verdict.reason);
 	}
+	if (h->machine)
+		machine_free(h->machine);
+	h->machine = NULL;
 	leave_when_alone(h);
 }
 
-__attribute__((format(printf, 5, 6)))
-static void conclude(struct host *h, enum verdict_rank rank, int status, bool clean, const char *format, ...)
+void host_conclude(struct host *h, enum verdict_rank rank, int status, bool clean, const char *format, ...)
 {
 	struct verdict *v = &h->verdict;
 	va_list args;
@@ -199,7 +137,7 @@ static void on_farewell(evutil_socket_t fd, short what, void *arg)
 
 static void on_trouble(void *ctx, const char *reason)
 {
-	conclude(ctx, VERDICT_MACHINE, EXIT_BROKEN, false, "node 0 has failed: %s", reason);
+	host_conclude(ctx, VERDICT_MACHINE, EXIT_BROKEN, false, "node 0 has failed: %s", reason);
 }
 
 static void peer_gone(struct peer *p, const char *why)
@@ -209,9 +147,9 @@ static void peer_gone(struct peer *p, const char *why)
 	if (p->state == PEER_CANDIDATE || h->state == HOST_WAITING || h->state == HOST_ENDING)
 		log_line(LOG_INFO, "node %s at %s has left: %s", p->name, p->from, why);
 	else
-		conclude(h, VERDICT_FINAL, EXIT_BROKEN, false, "node %u (%s) is gone: %s",
-			 p->number, p->name, why);
-	peer_free(p);
+		host_conclude(h, VERDICT_FINAL, EXIT_BROKEN, false, "node %u (%s) is gone: %s", p->number,
+			      p->name, why);
+	host_peer_free(p);
 }
 
 /* --- the kernel --- */
@@ -227,261 +165,30 @@ static void on_kernel_end(evutil_socket_t fd, short what, void *arg)
 	h->kernel_end = NULL;
 	status = kernel_reap(&h->kernel);
 	if (WIFEXITED(status))
-		conclude(h, VERDICT_FINAL, WEXITSTATUS(status), true, "the machine has ended with status %d",
-			 WEXITSTATUS(status));
+		host_conclude(h, VERDICT_FINAL, WEXITSTATUS(status), true,
+			      "the machine has ended with status %d", WEXITSTATUS(status));
 	else
-		conclude(h, VERDICT_CRASH, EXIT_BROKEN, false,
-			 "the kernel was killed by signal %d (%s), see %s",
-			 WTERMSIG(status), strsignal(WTERMSIG(status)), h->options->log);
+		host_conclude(h, VERDICT_CRASH, EXIT_BROKEN, false,
+			      "the kernel was killed by signal %d (%s), see %s", WTERMSIG(status),
+			      strsignal(WTERMSIG(status)), h->options->log);
 }
 
-static void start_kernel(struct host *h)
+void host_start_kernel(struct host *h)
 {
 	char err[256];
 
 	if (kernel_start(&h->kernel, h->options, &h->layout, h->machine, &h->channels, err, sizeof(err))) {
-		conclude(h, VERDICT_FINAL, EXIT_BROKEN, false, "%s", err);
+		host_conclude(h, VERDICT_FINAL, EXIT_BROKEN, false, "%s", err);
 		return;
 	}
-	h->started_ms = now_ms();
+	h->started_ms = host_now_ms();
 	h->state = HOST_RUNNING;
 	h->kernel_end = event_new(h->base, h->kernel.pidfd, EV_READ, on_kernel_end, h);
 	if (!h->kernel_end || event_add(h->kernel_end, NULL))
-		conclude(h, VERDICT_FINAL, EXIT_BROKEN, false, "cannot watch the kernel: out of memory");
-}
-
-/* --- channels of other nodes --- */
-
-static const char *judge_channel(struct host *h, const struct wire_hello *hello)
-{
-	const struct layout_node *node = &h->layout.node[hello->node];
-
-	if (h->state != HOST_CONNECTING || memcmp(hello->machine, h->layout.machine, sizeof(hello->machine)))
-		return "this is not the machine, or it takes no channels now";
-	if (!h->node[hello->node])
-		return "there is no such node";
-	if (hello->purpose == WIRE_PURPOSE_CPU) {
-		if (hello->cpu < node->cpu_start || hello->cpu - node->cpu_start >= node->cpu_count)
-			return "that CPU is not one of that node";
-		return h->channels.cpu[hello->cpu] < 0 ? NULL : "that CPU has its channel already";
-	}
-	if (hello->purpose == WIRE_PURPOSE_MM)
-		return h->channels.mm[hello->node] < 0 ? NULL : "that node has its mm channel already";
-	return h->node[hello->node]->dsm ? "that node has its dsm channel already" : NULL;
-}
-
-static const char *judge(void *ctx, const struct wire_hello *hello)
-{
-	struct host *h = ctx;
-
-	if (hello->purpose != WIRE_PURPOSE_CONTROL)
-		return judge_channel(h, hello);
-	if (hello->node != 0xffff)
-		return "a node that joins has no number yet";
-	return h->candidates < CANDIDATES_MAX ? NULL : "too many nodes try to join";
-}
-
-static void attach_dsm(struct host *h, int fd, struct peer *p)
-{
-	struct link *link;
-	char name[64];
-	int ret = -ENOMEM;
-
-	snprintf(name, sizeof(name), "node %u (%.40s)", p->number, p->name);
-	link = link_socket_new(fd, WIRE_PURPOSE_DSM, name);
-	if (link)
-		ret = machine_attach_dsm(h->machine, p->number, link);
-	p->dsm = !ret;
-	if (!ret)
-		return;
-	if (link)
-		link->ops->free(link);
-	conclude(h, VERDICT_FINAL, EXIT_BROKEN, false, "the channel of %s: %s", name,
-		 strerror(-ret));
-}
-
-static bool all_in_state(const struct host *h, enum peer_state state)
-{
-	unsigned i;
-
-	for (i = 1; i < h->layout.nodes; i++)
-		if (!h->node[i] || h->node[i]->state != state)
-			return false;
-	return true;
-}
-
-/* What a node that says it is ready has not connected; NULL: nothing. */
-static const char *missing_channel(const struct host *h, const struct peer *p)
-{
-	const struct layout_node *node = &h->layout.node[p->number];
-	unsigned cpu;
-
-	for (cpu = node->cpu_start; cpu < node->cpu_start + node->cpu_count; cpu++)
-		if (h->channels.cpu[cpu] < 0)
-			return "cpu";
-	if (h->channels.mm[p->number] < 0)
-		return "mm";
-	return p->dsm ? NULL : "dsm";
-}
-
-static void peer_ready(struct peer *p)
-{
-	struct host *h = p->host;
-	const char *missing = missing_channel(h, p);
-
-	if (missing) {
-		conclude(h, VERDICT_FINAL, EXIT_BROKEN, false,
-			 "node %u (%s) says it is ready but has no %s channel", p->number,
-			 p->name, missing);
-		return;
-	}
-	p->state = PEER_READY;
-	if (all_in_state(h, PEER_READY))
-		start_kernel(h);
-}
-
-/* --- from nodes to a machine --- */
-
-static void connect_all(struct host *h)
-{
-	Pangea__Connect body = PANGEA__CONNECT__INIT;
-	CONTROL_MESSAGE(message, CONNECT, connect, &body);
-	unsigned i;
-
-	h->state = HOST_CONNECTING;
-	for (i = 1; i < h->layout.nodes; i++)
-		control_conn_send(h->node[i]->conn, &message);
-	if (h->layout.nodes == 1)
-		start_kernel(h);
-}
-
-static void make_own_machine(struct host *h)
-{
-	char err[256];
-
-	h->machine = membership_make_machine(h->options, &h->layout, h->trouble, err, sizeof(err));
-	if (!h->machine)
-		conclude(h, VERDICT_FINAL, EXIT_BROKEN, false, "%s", err);
-	else if (all_in_state(h, PEER_PREPARED))
-		connect_all(h);
-}
-
-static void name_nodes(struct host *h, const char *addresses[WIRE_NODES_MAX])
-{
-	unsigned number = 0;
-	struct peer *p;
-
-	addresses[0] = "";
-	snprintf(h->layout.node[0].name, sizeof(h->layout.node[0].name), "%s", h->options->name);
-	for (p = h->peers; p; p = p->next) {
-		if (p->state != PEER_JOINED)
-			continue;
-		p->number = ++number;
-		h->node[number] = p;
-		addresses[number] = p->address;
-		snprintf(h->layout.node[number].name, sizeof(h->layout.node[number].name), "%s", p->name);
-		log_line(LOG_INFO, "node %u is %s at %s", number, p->name, p->address);
-	}
-}
-
-static void lay_out(struct host *h)
-{
-	const char *addresses[WIRE_NODES_MAX];
-	unsigned i;
-
-	h->state = HOST_PREPARING;
-	name_nodes(h, addresses);
-	for (i = 1; i < h->layout.nodes; i++)
-		membership_send_layout(h->node[i]->conn, &h->layout, i, addresses);
-	make_own_machine(h);
-}
-
-static unsigned joined(const struct host *h)
-{
-	const struct peer *p;
-	unsigned count = 0;
-
-	for (p = h->peers; p; p = p->next)
-		count += p->state != PEER_CANDIDATE;
-	return count;
-}
-
-static void features_from_message(const Pangea__Features *message, struct features *f)
-{
-	size_t i;
-
-	memset(f, 0, sizeof(*f));
-	for (i = 0; i < message->n_words && i < FEATURE_WORDS; i++)
-		f->words[i] = message->words[i];
-	for (i = 0; i < message->n_xstate_end && i < XSTATE_COMPONENTS; i++)
-		f->xstate_end[i] = message->xstate_end[i];
-	f->xcr0 = message->xcr0;
-	f->xsave_size = message->xsave_size;
-}
-
-/* True when the node cannot be taken; text says why. */
-static bool unfit(const struct host *h, const Pangea__Join *join, char *text, size_t size)
-{
-	uint64_t share = h->layout.nodes > 1 ? layout_bytes(&h->layout.node[1]) : 0;
-	struct features features;
-	char missing[256];
-
-	features_from_message(join->features, &features);
-	if (join->protocol != WIRE_VERSION)
-		snprintf(text, size, "it speaks protocol version %u, this machine version %u", join->protocol,
-			 WIRE_VERSION);
-	else if (h->state != HOST_WAITING || joined(h) >= h->layout.nodes - 1)
-		snprintf(text, size, "the machine has its %u nodes already", h->layout.nodes);
-	else if (join->cpus != h->options->cpus)
-		snprintf(text, size, "it gives %u CPUs, but every node of this machine gives %u", join->cpus,
-			 h->options->cpus);
-	else if (!join->name[0] || !join->address[0])
-		snprintf(text, size, "it has no name or no address");
-	else if (features_missing(&features, &h->features, missing, sizeof(missing)))
-		snprintf(text, size, "its CPU lacks what node 0 (%s) has: %s", h->options->name, missing);
-	else if (join->memory_free < share)
-		snprintf(text, size, "it has %" PRIu64 "M of free memory, its share is %" PRIu64 "M",
-			 join->memory_free >> 20, share >> 20);
-	else
-		return false;
-	return true;
-}
-
-static void join(struct peer *p, const Pangea__Join *message)
-{
-	struct host *h = p->host;
-	Pangea__Refuse body = PANGEA__REFUSE__INIT;
-	CONTROL_MESSAGE(refusal, REFUSE, refuse, &body);
-	char text[400];
-
-	snprintf(p->name, sizeof(p->name), "%s", message->name);
-	snprintf(p->address, sizeof(p->address), "%s", message->address);
-	snprintf(p->kernel, sizeof(p->kernel), "%s", message->kernel);
-	if (unfit(h, message, text, sizeof(text))) {
-		log_line(LOG_WARNING, "node %s at %s refused: %s", p->name, p->from, text);
-		body.reason = text;
-		control_conn_send(p->conn, &refusal);
-		peer_free(p);
-		return;
-	}
-	p->state = PEER_JOINED;
-	h->candidates--;
-	log_line(LOG_INFO, "node %s at %s has joined (Linux %s, %" PRIu64 "M free)", p->name, p->address,
-		 p->kernel, message->memory_free >> 20);
-	if (joined(h) == h->layout.nodes - 1)
-		lay_out(h);
+		host_conclude(h, VERDICT_FINAL, EXIT_BROKEN, false, "cannot watch the kernel: out of memory");
 }
 
 /* --- control connections --- */
-
-static void prepared(struct peer *p)
-{
-	struct host *h = p->host;
-
-	p->state = PEER_PREPARED;
-	if (h->machine && all_in_state(h, PEER_PREPARED))
-		connect_all(h);
-}
 
 static bool expected(const struct peer *p, const Pangea__Message *message)
 {
@@ -493,6 +200,7 @@ static bool expected(const struct peer *p, const Pangea__Message *message)
 	case PANGEA__MESSAGE__BODY_READY:
 		return p->state == PEER_PREPARED && p->host->state == HOST_CONNECTING;
 	case PANGEA__MESSAGE__BODY_FAILED:
+		return p->number;
 	case PANGEA__MESSAGE__BODY_STOP:
 		return p->state != PEER_CANDIDATE;
 	default:
@@ -514,21 +222,21 @@ static void on_message(void *ctx, const Pangea__Message *message)
 	p->silent = 0;
 	switch (message->body_case) {
 	case PANGEA__MESSAGE__BODY_JOIN:
-		join(p, message->join);
+		host_join(p, message->join);
 		break;
 	case PANGEA__MESSAGE__BODY_PREPARED:
-		prepared(p);
+		host_peer_prepared(p);
 		break;
 	case PANGEA__MESSAGE__BODY_READY:
-		peer_ready(p);
+		host_peer_ready(p);
 		break;
 	case PANGEA__MESSAGE__BODY_HEARTBEAT:
 		if (message->heartbeat->stats)
 			membership_stats_from_message(message->heartbeat->stats, &p->stats);
 		break;
 	case PANGEA__MESSAGE__BODY_FAILED:
-		conclude(h, VERDICT_MACHINE, EXIT_BROKEN, false, "node %u (%s) has failed: %s",
-			 p->number, p->name, message->failed->reason);
+		host_conclude(h, VERDICT_MACHINE, EXIT_BROKEN, false, "node %u (%s) has failed: %s",
+			      p->number, p->name, message->failed->reason);
 		break;
 	case PANGEA__MESSAGE__BODY_STOP:
 		peer_gone(p, message->stop->reason);
@@ -579,7 +287,7 @@ static void on_connected(void *ctx, int fd, const struct wire_hello *hello, cons
 	else if (hello->purpose == WIRE_PURPOSE_MM)
 		h->channels.mm[hello->node] = fd;
 	else
-		attach_dsm(h, fd, h->node[hello->node]);
+		host_attach_dsm(h, fd, h->node[hello->node]);
 }
 
 static void on_refused(void *ctx, const char *from, const char *why)
@@ -589,7 +297,7 @@ static void on_refused(void *ctx, const char *from, const char *why)
 }
 
 static const struct acceptor_ops acceptor_ops = {
-	.judge = judge, .connected = on_connected, .refused = on_refused,
+	.judge = host_judge, .connected = on_connected, .refused = on_refused,
 };
 
 static void tick_peer(struct peer *p)
@@ -618,75 +326,13 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-/* --- tools --- */
-
-static void fill_node_status(const struct host *h, unsigned number, const struct peer *p,
-			     struct machine_stats *stats, Pangea__NodeStatus *status, Pangea__Stats *counters)
-{
-	const struct layout_node *node = &h->layout.node[number];
-
-	pangea__node_status__init(status);
-	pangea__stats__init(counters);
-	membership_stats_to_message(stats, counters);
-	status->number = number;
-	status->name = (char *)(p ? p->name : h->options->name);
-	status->state = (char *)(h->state == HOST_RUNNING ? "running" :
-				 p ? peer_state_names[p->state] : "ready");
-	status->cpu_start = node->cpu_start;
-	status->cpu_count = node->cpu_count;
-	status->memory = layout_bytes(node);
-	status->stats = counters;
-	status->address = (char *)(p ? p->address : "");
-	status->kernel = (char *)(p ? p->kernel : h->uts.release);
-}
-
-static void send_status(void *ctx, struct control_conn *conn)
-{
-	struct host *h = ctx;
-	Pangea__Status body = PANGEA__STATUS__INIT;
-	CONTROL_MESSAGE(message, STATUS, status, &body);
-	Pangea__NodeStatus nodes[WIRE_NODES_MAX], *pointers[WIRE_NODES_MAX];
-	Pangea__Stats counters[WIRE_NODES_MAX];
-	struct machine_stats own = { 0 };
-	unsigned count = 1, i;
-	struct peer *p;
-
-	if (h->machine)
-		machine_get_stats(h->machine, &own);
-	fill_node_status(h, 0, NULL, &own, &nodes[0], &counters[0]);
-	for (p = h->peers; p; p = p->next) {
-		if (p->state == PEER_CANDIDATE || count == WIRE_NODES_MAX)
-			continue;
-		fill_node_status(h, p->number ? p->number : count, p, &p->stats, &nodes[count],
-				 &counters[count]);
-		count++;
-	}
-	for (i = 0; i < count; i++)
-		pointers[i] = &nodes[i];
-	body.machine = (ProtobufCBinaryData){ sizeof(h->layout.machine), h->layout.machine };
-	body.state = (char *)host_state_names[h->state];
-	body.nodes_wanted = h->layout.nodes;
-	body.n_node = count;
-	body.node = pointers;
-	body.running_ms = h->started_ms ? now_ms() - h->started_ms : 0;
-	body.kernel_pid = h->kernel.pid;
-	control_conn_send(conn, &message);
-}
-
-static void stop_for_tool(void *ctx)
-{
-	conclude(ctx, VERDICT_FINAL, 128 + SIGTERM, true, "the machine was stopped by a tool");
-}
-
-static const struct tools_ops tools_ops = { .status = send_status, .stop = stop_for_tool };
-
 static void on_signal(evutil_socket_t fd, short what, void *arg)
 {
 	const char *name;
 	int number = membership_read_signal(fd, &name);
 
 	(void)what;
-	conclude(arg, VERDICT_FINAL, 128 + number, true, "the machine was ended by %s", name);
+	host_conclude(arg, VERDICT_FINAL, 128 + number, true, "the machine was ended by %s", name);
 }
 
 /* --- start and end --- */
@@ -734,7 +380,7 @@ static int start(struct host *h, int signal_fd, char *err, size_t err_size)
 		snprintf(err, err_size, "no random numbers: %s", strerror(errno));
 		return -1;
 	}
-	h->tools = tools_new(h->base, h->options->control, &tools_ops, h, err, err_size);
+	h->tools = tools_new(h->base, h->options->control, &host_tools_ops, h, err, err_size);
 	if (!h->tools)
 		return -1;
 	fd = membership_listen(h->options, &bound, err, err_size);
@@ -747,22 +393,17 @@ static int start(struct host *h, int signal_fd, char *err, size_t err_size)
 	return -1;
 }
 
-/*
- * The kernel is dead already.  Nodes first, then what they were connected to; the tools last, who wait for
- * the end.
- */
+/* After end(), or when the start has failed.  The tools are last: they wait for the end. */
 static void release(struct host *h)
 {
 	struct event *const events[] = { h->signal, h->tick, h->judge, h->farewell, h->kernel_end };
 	size_t i;
 
 	while (h->peers)
-		peer_free(h->peers);
+		host_peer_free(h->peers);
 	if (h->acceptor)
 		acceptor_free(h->acceptor);
 	kernel_channels_close(&h->channels);
-	if (h->machine)
-		machine_free(h->machine);
 	if (h->trouble)
 		trouble_free(h->trouble);
 	for (i = 0; i < sizeof(events) / sizeof(events[0]); i++)
@@ -791,7 +432,7 @@ int host_run(const struct options *options, struct event_base *base, int signal_
 		report("%s", err);
 	} else {
 		if (h->layout.nodes == 1)
-			lay_out(h);
+			host_lay_out(h);
 		if (h->state != HOST_ENDING)
 			event_base_dispatch(base);
 		status = h->verdict.status;

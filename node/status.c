@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What tools see of the machine, and the end that they may ask for. */
+#include <signal.h>
+
+#include "host.h"
+#include "layout.h"
+
+static const char *const host_state_names[] = {
+	"waiting for nodes", "starting", "starting", "running", "stopping",
+};
+
+static const char *const peer_state_names[] = { "joining", "joined", "prepared", "ready" };
+
+static void fill_node_status(const struct host *h, unsigned number, const struct peer *p,
+			     struct machine_stats *stats, Pangea__NodeStatus *status, Pangea__Stats *counters)
+{
+	const struct layout_node *node = &h->layout.node[number];
+
+	pangea__node_status__init(status);
+	pangea__stats__init(counters);
+	membership_stats_to_message(stats, counters);
+	status->number = number;
+	status->name = (char *)(p ? p->name : h->options->name);
+	status->state = (char *)(h->state == HOST_RUNNING ? "running" :
+				 p ? peer_state_names[p->state] : "ready");
+	status->cpu_start = node->cpu_start;
+	status->cpu_count = node->cpu_count;
+	status->memory = layout_bytes(node);
+	status->stats = counters;
+	status->address = (char *)(p ? p->address : "");
+	status->kernel = (char *)(p ? p->kernel : h->uts.release);
+}
+
+static void send_status(void *ctx, struct control_conn *conn)
+{
+	struct host *h = ctx;
+	Pangea__Status body = PANGEA__STATUS__INIT;
+	CONTROL_MESSAGE(message, STATUS, status, &body);
+	Pangea__NodeStatus nodes[WIRE_NODES_MAX], *pointers[WIRE_NODES_MAX];
+	Pangea__Stats counters[WIRE_NODES_MAX];
+	struct machine_stats own = { 0 };
+	unsigned count = 1, i;
+	struct peer *p;
+
+	if (h->machine)
+		machine_get_stats(h->machine, &own);
+	fill_node_status(h, 0, NULL, &own, &nodes[0], &counters[0]);
+	for (p = h->peers; p; p = p->next) {
+		if (p->state == PEER_CANDIDATE || count == WIRE_NODES_MAX)
+			continue;
+		fill_node_status(h, p->number ? p->number : count, p, &p->stats, &nodes[count],
+				 &counters[count]);
+		count++;
+	}
+	for (i = 0; i < count; i++)
+		pointers[i] = &nodes[i];
+	body.machine = (ProtobufCBinaryData){ sizeof(h->layout.machine), h->layout.machine };
+	body.state = (char *)host_state_names[h->state];
+	body.nodes_wanted = h->layout.nodes;
+	body.n_node = count;
+	body.node = pointers;
+	body.running_ms = h->started_ms ? host_now_ms() - h->started_ms : 0;
+	body.kernel_pid = h->kernel.pid;
+	control_conn_send(conn, &message);
+}
+
+static void stop_for_tool(void *ctx)
+{
+	host_conclude(ctx, VERDICT_FINAL, 128 + SIGTERM, true, "the machine was stopped by a tool");
+}
+
+const struct tools_ops host_tools_ops = { .status = send_status, .stop = stop_for_tool };
