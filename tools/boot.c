@@ -225,6 +225,11 @@ int boot_result(const struct directory *d, char *failure, size_t size)
 	return status;
 }
 
+bool boot_has_started(const struct directory *d)
+{
+	return access(directory_file(d, BOOT_STARTED), F_OK) == 0;
+}
+
 /* Ctrl-Alt-Del through the kernel's management socket: one request, whose answer nobody needs. */
 bool boot_ask_to_end(const struct directory *d)
 {
@@ -236,7 +241,7 @@ bool boot_ask_to_end(const struct directory *d)
 	int fd;
 	bool sent;
 
-	if (access(directory_file(d, BOOT_STARTED), F_OK) < 0)
+	if (!boot_has_started(d))
 		return false;
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)

@@ -97,14 +97,18 @@ int daemons_start(struct daemons *d, const int streams[3], char **kernel_argumen
 		(char *)d->programs->daemon, "host", "--nodes", nodes, "--cpus", cpus, "--mem", memory,
 		"--listen", (char *)o->listen ?: listen, "--control", (char *)directory_file(d->directory, "control"),
 		"--kernel", (char *)d->programs->kernel, "--stub", (char *)d->programs->stub,
-		"--log", (char *)directory_file(d->directory, "node0.log"), "--name", "node0",
-		"--ready-fd", ready_fd, "--stdio", "--",
+		"--log", (char *)directory_file(d->directory, "node0.log"), "--ready-fd", ready_fd, "--stdio",
 	};
 	unsigned count = 0;
 	int ready[2], err;
 
 	while (argv[count])
 		count++;
+	if (!o->one_node_here) {
+		argv[count++] = "--name";
+		argv[count++] = "node0";
+	}
+	argv[count++] = "--";
 	for (; *kernel_arguments && count < ARGUMENTS_MAX - 1; kernel_arguments++)
 		argv[count++] = *kernel_arguments;
 	snprintf(nodes, sizeof(nodes), "%u", o->nodes);
@@ -162,6 +166,9 @@ int daemons_continue(struct daemons *d)
 		return 0;
 	join[n] = 0;
 	join[strcspn(join, "\n")] = 0;
+	if (d->options->one_node_here && d->options->nodes > 1)
+		complain("%s waits for %u more; on each of their hosts: pangea node --cpus %u --join %s",
+			 d->directory->name, d->options->nodes - 1, d->options->cpus, join);
 	for (unsigned i = 1; i < d->nodes && !err; i++)
 		err = node_start(d, i, join);
 	return err;

@@ -116,6 +116,8 @@ int boot_configure(const struct options *o, const struct programs *p, const stru
 char **boot_kernel_arguments(const struct options *o, const struct directory *d, const struct streams *streams);
 /* What pangea-init wrote back: its status; -1 when it did not end.  failure gets its line, or is emptied. */
 int boot_result(const struct directory *d, char *failure, size_t size);
+/* COMMAND is about to be started, or has been. */
+bool boot_has_started(const struct directory *d);
 /* Asks the machine's first process to end; false when it is not there to be asked. */
 bool boot_ask_to_end(const struct directory *d);
 
@@ -166,7 +168,7 @@ struct terminal;
  * Sorts the streams and says which descriptors the machine is to get for them.  NULL: no terminal to take over.
  */
 struct terminal *terminal_open(struct streams *streams, int fds[3]);
-/* Raw mode from here to terminal_close(), whatever happens; again after SIGCONT. */
+/* COMMAND takes the terminal: raw mode from here to terminal_close(), whatever happens; again after SIGCONT. */
 void terminal_start(struct terminal *t);
 /* The daemons have their copies of the machine's end. */
 void terminal_slave_close(struct terminal *t);

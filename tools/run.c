@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -44,10 +45,12 @@ struct machine {
 	struct terminal *terminal;
 	int stream_fds[3];
 	int signal_fd;
+	int started_fd;			/* inotify: readable when COMMAND may be starting */
+	bool started;			/* it is, and has the terminal */
 	enum stage stage;
 	int64_t deadline_ms;		/* of the stage, unless RUNNING */
 	int signal;			/* that ended the machine; 0: none */
-	int failed_node;		/* whose daemon ended before node 0's; -1 */
+	int failed_node;		/* whose daemon failed before node 0's; -1 */
 	int status;			/* EXIT_PANGEA after a line, as long as nothing better is known; 0 */
 };
 
@@ -99,7 +102,7 @@ static void children_changed(struct machine *m)
 	if (m->stage != RUNNING && m->stage != ASKED)
 		return;
 	for (unsigned i = 1; i < m->daemons.started && m->daemons.pid[0] && m->failed_node < 0; i++)
-		if (!m->daemons.pid[i])
+		if (!m->daemons.pid[i] && m->daemons.status[i] != 0)
 			m->failed_node = i;
 	if (m->daemons.pid[0] && m->failed_node < 0)
 		return;
@@ -122,7 +125,7 @@ static void signal_came(struct machine *m)
 			terminal_resize(m->terminal);
 		break;
 	case SIGCONT:
-		if (m->terminal) {
+		if (m->terminal && m->started) {
 			terminal_start(m->terminal);
 			terminal_resize(m->terminal);
 		}
@@ -131,6 +134,31 @@ static void signal_came(struct machine *m)
 		m->signal = info.ssi_signo;
 		advance(m);
 	}
+}
+
+/*
+ * The terminal stays as it was until COMMAND takes it, so that ^C works on a machine that waits for its nodes.
+ */
+static void directory_changed(struct machine *m)
+{
+	char events[4096];
+
+	if (read(m->started_fd, events, sizeof(events)) < 0 || m->started || !boot_has_started(&m->directory))
+		return;
+	m->started = true;
+	if (m->terminal)
+		terminal_start(m->terminal);
+}
+
+static int directory_watch(const struct directory *d)
+{
+	int fd = inotify_init1(IN_CLOEXEC);
+
+	if (fd >= 0 && inotify_add_watch(fd, d->path, IN_CREATE) < 0) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
 }
 
 static int signals_open(void)
@@ -159,15 +187,16 @@ static int wait_ms(const struct machine *m)
 static void loop(struct machine *m)
 {
 	while (daemons_any(&m->daemons)) {
-		struct pollfd p[4] = {
+		struct pollfd p[5] = {
 			{ .fd = m->signal_fd, .events = POLLIN },
 			{ .fd = m->daemons.ready_fd, .events = POLLIN },
+			{ .fd = m->started_fd, .events = POLLIN },
 			{ .fd = -1 }, { .fd = -1 },
 		};
 		int n;
 
 		if (m->terminal)
-			terminal_poll(m->terminal, p + 2);
+			terminal_poll(m->terminal, p + 3);
 		n = poll(p, ARRAY_SIZE(p), wait_ms(m));
 		if (n == 0) {
 			if (m->stage == KILLED)
@@ -182,25 +211,30 @@ static void loop(struct machine *m)
 			m->status = EXIT_PANGEA;
 			advance(m);
 		}
+		if (p[2].revents)
+			directory_changed(m);
 		if (m->terminal)
 			terminal_relay(m->terminal);
 	}
 }
 
-/* The machine ended without COMMAND: say what is known, unless node 0 has said it. */
+/* The machine ended without COMMAND: say what is known, unless node 0 has ended by itself and said why. */
 static int failure_explain(const struct machine *m, const char *failure)
 {
 	int status = m->daemons.status[0];
+	bool explained = m->stage == ENDING && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_PANGEA;
 	char words[256];
 
+	if (m->started && m->terminal)	/* what node 0 said in raw mode did not return the carriage */
+		fputc('\r', stderr);
 	if (*failure) {
 		complain("%s", failure);
-	} else if (m->failed_node > 0) {
+	} else if (m->failed_node > 0 && !explained) {
 		daemons_last_words(&m->daemons, m->failed_node, words, sizeof(words));
 		complain("node%d ended: %s", m->failed_node, *words ? words : "it gave no reason");
 	} else if (WIFSIGNALED(status)) {
 		complain("node0's daemon was killed by signal %d", WTERMSIG(status));
-	} else if (WEXITSTATUS(status) != EXIT_PANGEA) {
+	} else if (!explained) {
 		complain("the kernel ended before COMMAND did");
 	}
 	complain("logs are in %s", m->directory.path);
@@ -276,13 +310,16 @@ static int machine_run(struct machine *m)
 	if (err)
 		return err;
 	m->signal_fd = signals_open();
+	m->started_fd = directory_watch(&m->directory);
+	if (m->signal_fd < 0 || m->started_fd < 0) {
+		complain("cannot watch a machine: %s", strerror(errno));
+		directory_remove(&m->directory);
+		return EXIT_PANGEA;
+	}
 	m->terminal = terminal_open(&m->streams, m->stream_fds);
 	m->status = machine_start(m);
-	if (m->terminal) {
+	if (m->terminal)
 		terminal_slave_close(m->terminal);
-		if (!m->status)
-			terminal_start(m->terminal);
-	}
 	loop(m);
 	networks_close(&m->networks);
 	if (m->terminal)

@@ -38,6 +38,7 @@ struct flow {
 struct terminal {
 	int tty;		/* the caller's, opened anew: its flags are ours */
 	int master, slave;
+	bool raw;		/* and so what is typed is COMMAND's */
 	struct flow in, out;	/* tty to master, master to tty */
 };
 
@@ -147,14 +148,15 @@ void terminal_start(struct terminal *t)
 {
 	struct termios raw;
 
-	if (tcgetattr(t->tty, &modes_saved) < 0)
-		return;
-	if (modes_tty < 0)
+	if (modes_tty < 0) {
+		if (tcgetattr(t->tty, &modes_saved) < 0)
+			return;
 		modes_guard();
+	}
 	modes_tty = t->tty;
 	raw = modes_saved;
 	cfmakeraw(&raw);
-	tcsetattr(t->tty, TCSADRAIN, &raw);
+	t->raw = tcsetattr(t->tty, TCSADRAIN, &raw) == 0;
 }
 
 void terminal_slave_close(struct terminal *t)
@@ -183,7 +185,8 @@ void terminal_poll(struct terminal *t, struct pollfd p[2])
 {
 	p[0] = (struct pollfd){ .fd = t->tty };
 	p[1] = (struct pollfd){ .fd = t->master };
-	flow_poll(&t->in, &p[0], &p[1]);
+	if (t->raw)
+		flow_poll(&t->in, &p[0], &p[1]);
 	flow_poll(&t->out, &p[1], &p[0]);
 	for (int i = 0; i < 2; i++)
 		if (!p[i].events)
@@ -223,7 +226,8 @@ static bool flow_move(struct flow *f)
 
 void terminal_relay(struct terminal *t)
 {
-	flow_move(&t->in);
+	if (t->raw)
+		flow_move(&t->in);
 	flow_move(&t->out);
 }
 
