@@ -248,35 +248,38 @@ static void root_make(const struct config *c)
 	}
 }
 
-/* A tmpfs that hides COMMAND's directory gets that one directory back. */
-static void cover(const char *path, const char *options, const char *cwd)
+/* COMMAND's directory, if it is about to be hidden by what is mounted next; -1. */
+static int hidden_open(const char *directory)
 {
-	char target[4200];
-	int kept = -1;
+	char path[4200];
 
-	if (cwd && !strncmp(cwd, path, strlen(path)) && cwd[strlen(path)] == '/') {
-		snprintf(target, sizeof(target), ROOT "%s", cwd);
-		kept = open(target, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	}
-	snprintf(target, sizeof(target), ROOT "%s", path);
-	mount_or_fail("tmpfs", target, MS_NOSUID | MS_NODEV, options);
-	if (kept >= 0) {
-		char source[32];
-
-		snprintf(source, sizeof(source), "/proc/self/fd/%d", kept);
-		snprintf(target, sizeof(target), ROOT "%s", cwd);
-		make_directories(target);
-		mount(source, target, NULL, MS_BIND, NULL);
-		close(kept);
-	}
+	if (!directory || (strncmp(directory, "/dev/", 5) && strncmp(directory, "/run/", 5)))
+		return -1;
+	snprintf(path, sizeof(path), ROOT "%s", directory);
+	return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-static void devices_make(const char *cwd)
+/* It alone comes back, over what hid it. */
+static void hidden_restore(int fd, const char *directory)
+{
+	char source[32], target[4200];
+
+	if (fd < 0)
+		return;
+	snprintf(source, sizeof(source), "/proc/self/fd/%d", fd);
+	snprintf(target, sizeof(target), ROOT "%s", directory);
+	make_directories(target);
+	if (mount(source, target, NULL, MS_BIND, NULL) < 0)
+		fprintf(stderr, "pangea-init: %s: %s\n", directory, strerror(errno));
+	close(fd);
+}
+
+static void devices_make(void)
 {
 	mount_or_fail("devtmpfs", ROOT "/dev", MS_NOSUID, "mode=755");
 	mount_if_there("devpts", ROOT "/dev/pts", "gid=5,mode=620,ptmxmode=666");
 	mount_if_there("mqueue", ROOT "/dev/mqueue", "");
-	cover("/dev/shm", "mode=1777", cwd);
+	mount_or_fail("tmpfs", ROOT "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
 	symlink("/proc/self/fd", ROOT "/dev/fd");
 	symlink("/proc/self/fd/0", ROOT "/dev/stdin");
 	symlink("/proc/self/fd/1", ROOT "/dev/stdout");
@@ -286,9 +289,12 @@ static void devices_make(const char *cwd)
 
 static void root_furnish(const struct config *c)
 {
+	int hidden = hidden_open(c->cwd);
+
 	mount_or_fail("proc", "/proc", 0, "");
-	devices_make(c->cwd);
-	cover("/run", "mode=755", c->cwd);
+	devices_make();
+	mount_or_fail("tmpfs", ROOT "/run", MS_NOSUID | MS_NODEV, "mode=755");
+	hidden_restore(hidden, c->cwd);
 	mount_if_there("sysfs", ROOT "/sys", "");
 	mount_if_there("cgroup2", ROOT "/sys/fs/cgroup", "");
 	make_directories(ROOT "/tmp");
@@ -360,7 +366,7 @@ static void streams_open(const char *kinds)
 {
 	/* A closed descriptor below an open one must not be taken by it. */
 	for (int i = 0; i < 3; i++)
-		dup2(open("/dev/null", O_RDWR), i);
+		dup2(open("/dev/null", O_RDWR | O_CLOEXEC), i);
 	for (int i = 0; i < 3; i++)
 		if (kinds[i] != '-')
 			stream_open(i, kinds[i]);
