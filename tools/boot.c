@@ -2,8 +2,9 @@
 /*
  * What the kernel and the machine's first process are told, and what comes back (boot.h).
  *
- * A path never stands on the kernel's command line as the user wrote it: blanks and commas mean something there.
- * The run directory's own path is plain, and links in it lead to the first process and the root image.
+ * A path never stands on the kernel's command line as the user wrote it: blanks and commas mean something
+ * there. The run directory's own path is plain, and links in it lead to the first process and the root
+ * image.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -73,7 +74,7 @@ int programs_find(struct programs *p)
 	       program_find(p->kernel, &program_kernel);
 }
 
-static void record(FILE *f, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
+__attribute__((format(printf, 3, 4)))
 static void record(FILE *f, const char *key, const char *format, ...)
 {
 	va_list ap;
@@ -116,7 +117,8 @@ static void write_root(FILE *f, const struct options *o)
 		record(f, "rw", "%s", *rw);
 }
 
-static void write_config(FILE *f, const struct options *o, const struct directory *d, const struct streams *streams)
+static void write_config(FILE *f, const struct options *o, const struct directory *d,
+			 const struct streams *streams)
 {
 	char cwd[PATH_MAX];
 
@@ -151,7 +153,7 @@ int boot_configure(const struct options *o, const struct programs *p, const stru
 	return EXIT_PANGEA;
 }
 
-static bool argument(char **list, unsigned *count, const char *format, ...) __attribute__((format(printf, 3, 4)));
+__attribute__((format(printf, 3, 4)))
 static bool argument(char **list, unsigned *count, const char *format, ...)
 {
 	va_list ap;
@@ -182,7 +184,8 @@ static bool stream_arguments(char **list, unsigned *count, const char *kind)
 	return argument(list, count, "con0=fd:%d,fd:%d", (int)(10 + (t - kind)), (int)(10 + (t - kind)));
 }
 
-char **boot_kernel_arguments(const struct options *o, const struct directory *d, const struct streams *streams)
+char **boot_kernel_arguments(const struct options *o, const struct directory *d,
+			     const struct streams *streams)
 {
 	char **list = calloc(ARGUMENTS_MAX, sizeof(*list));
 	unsigned count = 0;

@@ -2,8 +2,8 @@
 /*
  * What `pangea run` tells the first process of the machine (pangea-init), and what comes back.
  *
- * The run directory on the kernel host is named by the kernel parameter pangea=DIRECTORY.  In it, BOOT_CONFIG holds
- * records "key=value", each ended by a NUL:
+ * The run directory on the kernel host is named by the kernel parameter pangea=DIRECTORY.  In it,
+ * BOOT_CONFIG holds records "key=value", each ended by a NUL:
  *
  *   argv=WORD        COMMAND and its arguments, in order
  *   env=NAME=VALUE   its environment
@@ -14,9 +14,10 @@
  *   hostname=NAME
  *   streams=XYZ      for descriptors 0, 1 and 2: t the terminal (/dev/tty0), p /dev/pangeaN, - closed
  *
- * BOOT_STARTED appears when COMMAND is about to be started; from then on Ctrl-Alt-Del ends the machine in order.
- * When COMMAND has ended, BOOT_STATUS holds its exit status in decimal, as the kernel process's own exit status does.
- * When it could not even be tried, BOOT_FAILURE holds one line that says why, and the status is BOOT_FAILED.
+ * BOOT_STARTED appears when COMMAND is about to be started; from then on Ctrl-Alt-Del ends the machine in
+ * order. When COMMAND has ended, BOOT_STATUS holds its exit status in decimal, as the kernel process's own
+ * exit status does. When it could not even be tried, BOOT_FAILURE holds one line that says why, and the
+ * status is BOOT_FAILED.
  */
 #ifndef PANGEA_BOOT_H
 #define PANGEA_BOOT_H

@@ -2,9 +2,9 @@
 /*
  * Starting, watching and ending pangeads.
  *
- * Node 0 comes first; when it listens it writes its address into a pipe, and then the others are started to join
- * it there.  Each is in a session of its own, so that ^C is ours to handle, and gets SIGTERM when this process
- * dies, however that happens.
+ * Node 0 comes first; when it listens it writes its address into a pipe, and then the others are started to
+ * join it there.  Each is in a session of its own, so that ^C is ours to handle, and gets SIGTERM when this
+ * process dies, however that happens.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -78,7 +78,7 @@ static int daemon_start(struct daemons *d, unsigned node, const int streams[3], 
 	return 0;
 }
 
-/* Where a node listens when it is to take a free port (loopback) or the usual one (a namespace of its own). */
+/* Where a node listens: on a free port of loopback, or the usual one in a namespace of its own. */
 static void listen_address(const struct daemons *d, unsigned node, char *text, size_t size)
 {
 	char host[32] = "127.0.0.1";
@@ -95,7 +95,8 @@ int daemons_start(struct daemons *d, const int streams[3], char **kernel_argumen
 	char nodes[16], cpus[16], memory[32], listen[64], ready_fd[16];
 	char *argv[ARGUMENTS_MAX] = {
 		(char *)d->programs->daemon, "host", "--nodes", nodes, "--cpus", cpus, "--mem", memory,
-		"--listen", (char *)o->listen ?: listen, "--control", (char *)directory_file(d->directory, "control"),
+		"--listen", (char *)o->listen ?: listen,
+		"--control", (char *)directory_file(d->directory, "control"),
 		"--kernel", (char *)d->programs->kernel, "--stub", (char *)d->programs->stub,
 		"--log", (char *)directory_file(d->directory, "node0.log"), "--ready-fd", ready_fd, "--stdio",
 	};
@@ -130,8 +131,8 @@ static int node_start(struct daemons *d, unsigned node, const char *join)
 {
 	char cpus[16], listen[64], name[16], file[32];
 	char *argv[] = {
-		(char *)d->programs->daemon, "node", "--join", (char *)join, "--listen", listen, "--cpus", cpus,
-		"--stub", (char *)d->programs->stub, "--name", name, "--log", NULL, NULL,
+		(char *)d->programs->daemon, "node", "--join", (char *)join, "--listen", listen,
+		"--cpus", cpus, "--stub", (char *)d->programs->stub, "--name", name, "--log", NULL, NULL,
 	};
 	int streams[3], err;
 
@@ -143,7 +144,8 @@ static int node_start(struct daemons *d, unsigned node, const char *join)
 	snprintf(file, sizeof(file), "%s.err", name);
 	streams[0] = open("/dev/null", O_RDWR | O_CLOEXEC);
 	streams[1] = streams[0];
-	streams[2] = open(directory_file(d->directory, file), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	streams[2] = open(directory_file(d->directory, file), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC,
+			  0600);
 	if (streams[0] < 0 || streams[2] < 0) {
 		complain("%s: %s", directory_file(d->directory, file), strerror(errno));
 		return EXIT_PANGEA;

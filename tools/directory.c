@@ -2,9 +2,10 @@
 /*
  * Run directories: $XDG_RUNTIME_DIR/pangea/NAME, or /tmp/pangea-UID/NAME.
  *
- * One a machine, mode 0700: what the machine's first process is told, logs, and the socket that `pangea status` talks to.
- * The file "lock" in it is locked as long as the machine lives, by the kernel's rules and so also when pangea is killed;
- * a directory whose lock is free is what an earlier machine left behind, and its name may be used again.
+ * One a machine, mode 0700: what the machine's first process is told, logs, and the socket that `pangea
+ * status` talks to. The file "lock" in it is locked as long as the machine lives, by the kernel's rules and
+ * so also when pangea is killed; a directory whose lock is free is what an earlier machine left behind, and
+ * its name may be used again.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -18,23 +19,25 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "boot.h"
 #include "pangea.h"
 
+#define PREFIX_MAX	17	/* with "/pangea/", 63 of a name, "/uml/kernel/mconsole": a socket's 108 */
 #define DISK_MIN	(16ull << 20)	/* for logs */
-#define PATH_LONGEST	(sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
 
-/* The kernel's command line and hostfs take the path as one word. */
+/*
+ * The kernel's command line and hostfs take the path as one word; and with a name behind it, it is the
+ * path of sockets, which are short.
+ */
 static bool path_is_plain(const char *path)
 {
 	static const char allowed[] =
 		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-_.+@%";
 
-	return path[0] == '/' && strlen(path) < 40 && strspn(path, allowed) == strlen(path);
+	return path[0] == '/' && strlen(path) < PREFIX_MAX && strspn(path, allowed) == strlen(path);
 }
 
 static bool own_directory(const char *path)
@@ -161,9 +164,10 @@ int directory_make(struct directory *d, const char *name)
 	snprintf(candidate, sizeof(candidate), "%s", name ?: "pangea");
 	for (unsigned i = 2; ; i++) {
 		directory_set(d, base, candidate);
+		/* The last machine may take all of base along, just now. */
 		do
 			err = directory_claim(d);
-		while (err == -ENOENT && base_path(base, sizeof(base)) == 0);	/* the last machine took it along */
+		while (err == -ENOENT && base_path(base, sizeof(base)) == 0);
 		if (err != -EBUSY || name)
 			break;
 		snprintf(candidate, sizeof(candidate), "pangea%u", i);
@@ -172,8 +176,6 @@ int directory_make(struct directory *d, const char *name)
 		complain("a machine named %s is running already; choose another --name", name);
 	else if (err)
 		complain("%s: %s", d->path, strerror(-err));
-	else if (strlen(d->path) + sizeof("/control") > PATH_LONGEST)
-		complain("%s: too long for the path of a socket; choose a shorter --name", d->path), err = -ENAMETOOLONG;
 	return err ? EXIT_PANGEA : 0;
 }
 
@@ -196,7 +198,7 @@ void directory_remove(struct directory *d)
 	rmdir(dirname(base));	/* if this was the last one */
 }
 
-/* Does a machine live here?  Its lock cannot be had then.  (`pangea node` has a directory, but no machine.) */
+/* Does a machine live here?  Its lock cannot be had then.  (`pangea node` has a directory only.) */
 static bool directory_lives(const struct directory *d)
 {
 	int fd = open(directory_file(d, "lock"), O_RDWR | O_CLOEXEC);

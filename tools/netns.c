@@ -7,11 +7,12 @@
  *       |-- node1 ======= veth ========'                    |
  *       '-- node2 ======= veth =============================='
  *
- * The nodes then share nothing but these wires.  Nothing is made in the host's own namespace, and a namespace goes when its
- * last process and descriptor go, with all that is in it: there is nothing to clean up, even after SIGKILL.
+ * The nodes then share nothing but these wires.  Nothing is made in the host's own namespace, and a
+ * namespace goes when its last process and descriptor go, with all that is in it: there is nothing to clean
+ * up, even after SIGKILL.
  *
- * A netlink socket belongs to the namespace it was made in; so this process visits each new namespace once to make one
- * and comes back.
+ * A netlink socket belongs to the namespace it was made in; so this process visits each new namespace once
+ * to make one and comes back.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * node: one daemon of a machine that `pangea up` started, here or on another host.  It stays in the foreground and says
- * itself what is wrong; this process passes signals on and keeps its log until it has ended well.
+ * node: one daemon of a machine that `pangea up` started, here or on another host.  It stays in the
+ * foreground and says itself what is wrong; this process passes signals on and keeps its log until it has
+ * ended well.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -53,7 +54,8 @@ static int option_apply(struct node_options *o, int option, char **argv)
 		return count_parse("node", "cpus", optarg, CPUS_MAX, &o->cpus);
 	case OPT_NAME:
 		if (!name_check(optarg))
-			return usage_error("node", "--name %s: letters, digits and hyphens, at most 63", optarg);
+			return usage_error("node", "--name %s: letters, digits and hyphens, at most 63",
+					   optarg);
 		o->name = optarg;
 		return 0;
 	case OPT_HELP:

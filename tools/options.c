@@ -243,10 +243,11 @@ static int options_check(struct options *o)
 		return usage_error(o->subcommand, "%u nodes of %u CPUs are %u CPUs; a machine has at most %u",
 				   o->nodes, o->cpus, o->nodes * o->cpus, CPUS_MAX);
 	if (o->memory / o->nodes < NODE_MEMORY_MIN)
-		return usage_error(o->subcommand, "--mem: %lluM are too little for %u nodes; each needs %lluM",
+		return usage_error(o->subcommand,
+				   "--mem: %lluM are too little for %u nodes; each needs %lluM",
 				   (unsigned long long)o->memory >> 20, o->nodes, NODE_MEMORY_MIN >> 20);
 	if (here > available) {
-		complain("--mem: the nodes here may need %lluM and this host has %lluM to spare; ask for less",
+		complain("--mem: nodes here may need %lluM, this host has %lluM to spare; ask for less",
 			 (unsigned long long)here >> 20, (unsigned long long)available >> 20);
 		return EXIT_PANGEA;
 	}
@@ -274,7 +275,7 @@ int options_parse(struct options *o, const char *subcommand, int argc, char **ar
 	if (wants_command && !o->command)
 		return usage_error(subcommand, "COMMAND is missing");
 	if (!strcmp(subcommand, "shell") && o->command)
-		return usage_error(subcommand, "'%s': a shell takes no command; use 'pangea run'", *o->command);
+		return usage_error(subcommand, "'%s': a shell takes no command", *o->command);
 	return options_check(o);
 }
 

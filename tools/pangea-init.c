@@ -2,16 +2,17 @@
 /*
  * The first process of a machine that runs one COMMAND (`pangea run`).
  *
- * The kernel boots with the kernel host's / as a read-only hostfs, and this program in it.  It reads what to do
- * (boot.h), builds the root that COMMAND will see under /dev (a directory that every host has), moves
- * there, starts COMMAND in a session of its own, adopts and reaps orphans, and when COMMAND has ended writes back its
- * status, takes down what is mounted and powers off.
+ * The kernel boots with the kernel host's / as a read-only hostfs, and this program in it.  It reads what
+ * to do (boot.h), builds the root that COMMAND will see under /dev (a directory that every host has), moves
+ * there, starts COMMAND in a session of its own, adopts and reaps orphans, and when COMMAND has ended
+ * writes back its status, takes down what is mounted and powers off.
  *
  * The root is an overlay: the host's tree below, a tmpfs above, so that COMMAND may write wherever its
- * credentials allow and the host never sees it.  Only --rw directories are mounts of the host that can be written.
- * An image needs no overlay; it is mounted as it is.
+ * credentials allow and the host never sees it.  Only --rw directories are mounts of the host that can be
+ * written. An image needs no overlay; it is mounted as it is.
  *
- * SIGINT (the kernel's Ctrl-Alt-Del, which `pangea stop` uses) ends COMMAND: SIGTERM first, SIGKILL a second later.
+ * SIGINT (the kernel's Ctrl-Alt-Del, which `pangea stop` uses) ends COMMAND: SIGTERM first, SIGKILL a
+ * second later.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -276,15 +277,20 @@ static void hidden_restore(int fd, const char *directory)
 
 static void devices_make(void)
 {
+	static const struct { const char *path, *target; } links[] = {
+		{ ROOT "/dev/fd", "/proc/self/fd" },
+		{ ROOT "/dev/stdin", "/proc/self/fd/0" },
+		{ ROOT "/dev/stdout", "/proc/self/fd/1" },
+		{ ROOT "/dev/stderr", "/proc/self/fd/2" },
+	};
+
 	mount_or_fail("devtmpfs", ROOT "/dev", MS_NOSUID, "mode=755");
 	mount_if_there("devpts", ROOT "/dev/pts", "gid=5,mode=620,ptmxmode=666");
 	mount_if_there("mqueue", ROOT "/dev/mqueue", "");
 	mount_or_fail("tmpfs", ROOT "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
-	symlink("/proc/self/fd", ROOT "/dev/fd");
-	symlink("/proc/self/fd/0", ROOT "/dev/stdin");
-	symlink("/proc/self/fd/1", ROOT "/dev/stdout");
-	symlink("/proc/self/fd/2", ROOT "/dev/stderr");
-	symlink("pts/ptmx", ROOT "/dev/ptmx");
+	for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++)
+		if (symlink(links[i].target, links[i].path) < 0 && errno != EEXIST)
+			fprintf(stderr, "pangea-init: %s: %s\n", links[i].path, strerror(errno));
 }
 
 static void root_furnish(const struct config *c)
@@ -327,9 +333,9 @@ static void loopback_up(void)
 }
 
 /*
- * The session is this process's own: a terminal is hung up when its session's leader ends, and what is still on
- * its way to the user would be lost.  COMMAND's process group is its foreground; being a child of the first
- * process it counts as orphaned, so ^Z cannot stop it with nobody there to continue it.
+ * The session is this process's own: a terminal is hung up when its session's leader ends, and what is
+ * still on its way to the user would be lost.  COMMAND's process group is its foreground; being a child of
+ * the first process it counts as orphaned, so ^Z cannot stop it with nobody there to continue it.
  */
 static int terminal_take(const struct config *c)
 {
@@ -486,8 +492,8 @@ int main(void)
 	root_furnish(&config);
 	root_enter();
 	loopback_up();
-	if (config.hostname)
-		sethostname(config.hostname, strlen(config.hostname));
+	if (config.hostname && sethostname(config.hostname, strlen(config.hostname)) < 0)
+		fprintf(stderr, "pangea-init: hostname: %s\n", strerror(errno));
 	terminal = terminal_take(&config);
 	write_report(BOOT_STARTED, "");
 

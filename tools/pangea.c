@@ -29,11 +29,12 @@ static int command_help(int argc, char **argv);
 static const struct subcommand subcommands[] = {
 	{ "run", command_run, "run a command in a new machine",
 	  "Usage: pangea run [OPTION]... [--] COMMAND [ARGUMENT]...\n\n"
-	  "Boots a machine of several nodes on this host, runs COMMAND in it with this directory, environment,\n"
-	  "standard streams and terminal, and exits with its status.\n\n"
+	  "Boots a machine of several nodes on this host, runs COMMAND in it with this directory,\n"
+	  "environment, standard streams and terminal, and exits with its status.\n\n"
 	  MACHINE_OPTIONS
-	  "\nExit status: COMMAND's; 128+N if signal N killed it; 127 if it was not found, 126 if it cannot be\n"
-	  "executed; 125 if the machine could not be made or broke; 2 for a mistake on the command line.\n" },
+	  "\nExit status: COMMAND's; 128+N if signal N killed it; 127 if it was not found, 126 if it\n"
+	  "cannot be executed; 125 if the machine could not be made or broke; 2 for a mistake on the\n"
+	  "command line.\n" },
 	{ "shell", command_shell, "start a login shell in a new machine",
 	  "Usage: pangea shell [OPTION]...\n\n"
 	  "Like `pangea run`, with your login shell as COMMAND (/bin/sh with --root).\n\n"
@@ -46,7 +47,8 @@ static const struct subcommand subcommands[] = {
 	  MACHINE_OPTIONS },
 	{ "node", command_node, "join a machine as one of its nodes",
 	  "Usage: pangea node --join ADDR:PORT [OPTION]...\n\n"
-	  "Gives CPUs and memory of this host to the machine that `pangea up` started at ADDR:PORT, until it ends.\n\n"
+	  "Gives CPUs and memory of this host to the machine that `pangea up` started at ADDR:PORT,\n"
+	  "until it ends.\n\n"
 	  "  --join ADDR:PORT    where node 0 listens\n"
 	  "  --listen ADDR:PORT  where other nodes reach this one (default 127.0.0.1 and a free port)\n"
 	  "  --cpus C            CPUs to give (default 1)\n"

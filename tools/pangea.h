@@ -113,7 +113,8 @@ int programs_find_node(struct programs *p);
 int boot_configure(const struct options *o, const struct programs *p, const struct directory *d,
 		   const struct streams *streams);
 /* The kernel's arguments, malloc()ed, NULL at the end; NULL: out of memory. */
-char **boot_kernel_arguments(const struct options *o, const struct directory *d, const struct streams *streams);
+char **boot_kernel_arguments(const struct options *o, const struct directory *d,
+			     const struct streams *streams);
 /* What pangea-init wrote back: its status; -1 when it did not end.  failure gets its line, or is emptied. */
 int boot_result(const struct directory *d, char *failure, size_t size);
 /* COMMAND is about to be started, or has been. */
@@ -149,7 +150,7 @@ struct daemons {
 	const struct directory *directory;
 };
 
-/* Starts node 0; the kernel gets streams as the descriptors of its own.  0, or an exit status after one line. */
+/* Starts node 0, whose kernel gets the streams.  0, or an exit status after one line. */
 int daemons_start(struct daemons *d, const int streams[3], char **kernel_arguments);
 /* ready_fd is readable: starts the others.  0; an exit status after one line. */
 int daemons_continue(struct daemons *d);
@@ -165,10 +166,11 @@ void daemons_last_words(const struct daemons *d, unsigned node, char *line, size
 struct terminal;
 
 /*
- * Sorts the streams and says which descriptors the machine is to get for them.  NULL: no terminal to take over.
+ * Sorts the streams and says which descriptors the machine is to get for them.  NULL: no terminal to take
+ * over.
  */
 struct terminal *terminal_open(struct streams *streams, int fds[3]);
-/* COMMAND takes the terminal: raw mode from here to terminal_close(), whatever happens; again after SIGCONT. */
+/* COMMAND takes the terminal: raw mode until terminal_close(), whatever happens; again after SIGCONT. */
 void terminal_start(struct terminal *t);
 /* The daemons have their copies of the machine's end. */
 void terminal_slave_close(struct terminal *t);

@@ -10,8 +10,8 @@
  *   ENDING      -> TERMINATED  too slow
  *   TERMINATED  -> KILLED      still too slow: SIGKILL
  *
- * advance() is the only one to change the stage.  COMMAND's status comes from its run directory (boot.h): without it the
- * machine has failed, whatever the daemons' exit statuses are.
+ * advance() is the only one to change the stage.  COMMAND's status comes from its run directory (boot.h):
+ * without it the machine has failed, whatever the daemons' exit statuses are.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -137,7 +137,8 @@ static void signal_came(struct machine *m)
 }
 
 /*
- * The terminal stays as it was until COMMAND takes it, so that ^C works on a machine that waits for its nodes.
+ * The terminal stays as it was until COMMAND takes it, so that ^C works on a machine that waits for its
+ * nodes.
  */
 static void directory_changed(struct machine *m)
 {

@@ -141,8 +141,8 @@ static void json_print(const struct directory *d, const Pangea__Status *s)
 	json_text(d->name);
 	fputs(",\"state\":", stdout);
 	json_text(s->state);
-	printf(",\"nodes_wanted\":%u,\"running_ms\":%" PRIu64 ",\"kernel_pid\":%u,\"nodes\":[", s->nodes_wanted,
-	       s->running_ms, s->kernel_pid);
+	printf(",\"nodes_wanted\":%u,\"running_ms\":%" PRIu64 ",\"kernel_pid\":%u,\"nodes\":[",
+	       s->nodes_wanted, s->running_ms, s->kernel_pid);
 	for (size_t i = 0; i < s->n_node; i++) {
 		if (i)
 			putchar(',');

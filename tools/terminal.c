@@ -2,14 +2,14 @@
 /*
  * The caller's terminal.
  *
- * When standard output is a terminal, COMMAND gets a terminal too, with job control: the machine's console on a
- * pseudo-terminal whose other end is relayed here, the caller's terminal being in raw mode meanwhile.  The pseudo-terminal
- * keeps the kernel's hands (modes, O_NONBLOCK, the controlling session that window sizes need) off what the
- * caller's shell goes on using.
+ * When standard output is a terminal, COMMAND gets a terminal too, with job control: the machine's console
+ * on a pseudo-terminal whose other end is relayed here, the caller's terminal being in raw mode meanwhile. 
+ * The pseudo-terminal keeps the kernel's hands (modes, O_NONBLOCK, the controlling session that window
+ * sizes need) off what the caller's shell goes on using.
  *
- * When standard output is no terminal the command is part of a pipeline or writes a file; then another program
- * may own the terminal (a pager, say), so its modes are left alone, and standard input and error are passed as
- * they are, like any other stream.
+ * When standard output is no terminal the command is part of a pipeline or writes a file; then another
+ * program may own the terminal (a pager, say), so its modes are left alone, and standard input and error
+ * are passed as they are, like any other stream.
  *
  * However this process ends, short of SIGKILL, the terminal's modes are restored first.
  */

@@ -2,11 +2,11 @@
 /*
  * The caller's standard streams as devices: /dev/pangea0, 1 and 2.
  *
- * A program in the machine must see the pipes, files and sockets of the shell that started it byte by
- * byte: no terminal between that turns \n into \r\n, eats ^D or loses what comes too fast.  Each stream that
- * is not a terminal is a character device over the host's descriptor of the same stream, named on the kernel's
- * command line: ssi_stdio=STDIN,STDOUT,STDERR, -1 for none.  End of file, back-pressure, poll and
- * EPIPE are the host's; nothing is read from the host before a reader asks for it.
+ * A program in the machine must see the pipes, files and sockets of the shell that started it byte by byte:
+ * no terminal between that turns \n into \r\n, eats ^D or loses what comes too fast.  Each stream that is
+ * not a terminal is a character device over the host's descriptor of the same stream, named on the kernel's
+ * command line: ssi_stdio=STDIN,STDOUT,STDERR, -1 for none.  End of file, back-pressure, poll and EPIPE are
+ * the host's; nothing is read from the host before a reader asks for it.
  *
  * Data passes through a buffer of the stream, since a host system call must not meet a page of user
  * memory that is on another node.  Waiting: see stdio_user.c.  A sleeper arms the watcher and then looks

@@ -3,10 +3,10 @@
  * Host side of the standard streams: moving bytes without blocking, and waiting.
  *
  * The descriptors belong to open files that other processes of the host use too, the caller's shell for
- * one.  So nothing may change on them: no O_NONBLOCK, no O_ASYNC, which is how the other devices of
- * this architecture wait.  Bytes are moved with the per-call forms of "do not block", and waiting
- * is done by a thread with an epoll set of its own, which writes the number of a stream that became ready into
- * a pipe; that pipe is what raises the interrupt.
+ * one.  So nothing may change on them: no O_NONBLOCK, no O_ASYNC, which is how the other devices of this
+ * architecture wait.  Bytes are moved with the per-call forms of "do not block", and waiting is done by a
+ * thread with an epoll set of its own, which writes the number of a stream that became ready into a pipe;
+ * that pipe is what raises the interrupt.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -83,7 +83,7 @@ int ssi_stdio_host_add(int stream, int fd)
 		return -errno;
 	if (epoll_ctl(watch_epoll, EPOLL_CTL_ADD, fd, &event) < 0)
 		return errno == EPERM ? SSI_STDIO_DIRECT : -errno;
-	/* No events were asked for, but epoll reports errors and hang-ups all the same until it is disarmed. */
+	/* Errors and hang-ups are reported even when nothing was asked for, until the entry is disarmed. */
 	event.events = EPOLLONESHOT;
 	if (epoll_ctl(watch_epoll, EPOLL_CTL_MOD, fd, &event) < 0)
 		return -errno;
