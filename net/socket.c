@@ -77,26 +77,27 @@ static void kill_both(struct socket_link *s)
 	shutdown(s->fd, SHUT_RDWR);
 }
 
+/* Room behind the queue.  It is at most half full then, so that bytes are moved once on average. */
 static int make_room(struct socket_link *s, size_t more)
 {
 	size_t used = queued(s), size = s->tx_size ? s->tx_size : 4 * WIRE_LENGTH_MAX;
-	uint8_t *tx;
+	uint8_t *tx = s->tx;
 
 	if (used + more > TRANSPORT_QUEUE_MAX)
 		return -ENOBUFS;
-	if (s->tx_start) {
-		memmove(s->tx, s->tx + s->tx_start, used);
-		set_queue(s, 0, used);
-	}
-	if (s->tx && used + more <= s->tx_size)
-		return 0;
-	while (size < used + more)
+	while (size < 2 * (used + more))
 		size *= 2;
-	tx = realloc(s->tx, size);
+	if (size > s->tx_size)
+		tx = malloc(size);
 	if (!tx)
 		return -ENOBUFS;
+	if (used)
+		memmove(tx, s->tx + s->tx_start, used);
+	if (tx != s->tx)
+		free(s->tx);
 	s->tx = tx;
 	s->tx_size = size;
+	set_queue(s, 0, used);
 	return 0;
 }
 
@@ -105,7 +106,7 @@ static int enqueue(struct socket_link *s, const struct iovec *iov, int count, si
 {
 	int ret = 0, i;
 
-	if (!s->tx || s->tx_end + length - skip > s->tx_size)
+	if (s->tx_end + length - skip > s->tx_size)
 		ret = make_room(s, length - skip);
 	if (ret) {
 		transport_set_error(&s->link, "%s does not read what is sent to it", s->link.peer);
