@@ -1,0 +1,25 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Every guest program with all of its processes on one remote CPU, and on the two remote ones.
+#
+#	+- node 0 --+- node 1 --------------+- node 2 --------------+
+#	| kernel    | the programs: -c 1    |                       |
+#	|           | the programs: -c 1,2  | the programs: -c 1,2  |
+#	+-----------+-----------------------+-----------------------+
+
+. "${SOURCE:?tests/run starts this}/tests/lib.sh"
+
+# Lines come as the programs end; a machine that dies in the middle is a failure of its own.
+guest() {
+	local title=$1 status
+
+	shift
+	timeout 1800 "$PANGEA" run -- "$SOURCE/tests/guest/run" "$@" 2>"$WORK/err" | sed -u "s/^\(not ok\|ok\) /\1 $title: /"
+	status=${PIPESTATUS[0]}
+	[ "$status" -le 1 ] || echo "not ok $title: the machine: status $status: $(tail -n 1 "$WORK/err")"
+}
+
+guest "CPU 1" --cpus 1 "$GUEST"
+guest "CPUs 1,2" --cpus 1,2 "$GUEST"
+check "nothing is left" nothing_kept

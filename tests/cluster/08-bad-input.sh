@@ -1,0 +1,192 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Bad input and hosts that lack something: one line on stderr, the right status, nothing left.
+#
+#	case -> pangea ->X   no machine comes to be
+
+. "${SOURCE:?tests/run starts this}/tests/lib.sh"
+
+# refused STATUS PATTERN ARGUMENT...
+refused() {
+	local wanted=$1 pattern=$2 status=0
+
+	shift 2
+	timeout -k 10 60 "$PANGEA" "$@" </dev/null >"$WORK/out" 2>"$WORK/err" || status=$?
+	same "status of pangea $*" $status "$wanted"
+	one_line "^pangea: .*$pattern"
+	same "stdout of pangea $*" "$(cat "$WORK/out")" ""
+	nothing_kept
+}
+
+options() {
+	refused 2 'subcommand'
+	refused 2 'frobnicate' frobnicate
+	refused 2 -- '--frobnicate' --frobnicate
+	for sub in run shell up node status stop; do
+		refused 2 -- '--frobnicate' $sub --frobnicate
+		refused 2 -- '-q' $sub -q
+	done
+	refused 2 'COMMAND' run
+	refused 2 'COMMAND' run --nodes 2 --
+	refused 2 -- '--mem needs|argument' run --mem
+	refused 2 -- '--join' node
+	refused 2 -- '--listen' up
+	refused 2 'frobnicate' help frobnicate
+	refused 2 'extra' shell extra
+	refused 2 -- '--listen' run --listen 127.0.0.1:1 true
+}
+
+sizes() {
+	local bad
+
+	for bad in 0 -1 17 1000000000000 x 3x '' ' 3' 3.5 0x2; do
+		refused 2 'nodes' run --nodes "$bad" true
+	done
+	for bad in 0 65 -3 one; do
+		refused 2 'cpus' run --cpus "$bad" true
+	done
+	refused 2 'CPUs' run --nodes 16 --cpus 5 true
+	for bad in 0 1 64M -1G 12Q 1.5G G 99999999999999999999G 99999999T ''; do
+		refused 2 'mem' run --mem "$bad" true
+	done
+	refused 125 'mem' run --mem 4000G true
+	refused 2 'mem' run --nodes 16 --mem 512M true
+}
+
+roots() {
+	refused 2 'nowhere: No such file' run --root "$WORK/nowhere" true
+	refused 2 'nowhere: No such file' run --rw "$WORK/nowhere" true
+	echo "not an image" >"$WORK/text"
+	refused 2 'text: .*ext4' run --root "$WORK/text" true
+	: >"$WORK/empty"
+	refused 2 'empty: .*ext4' run --root "$WORK/empty" true
+	refused 2 'text: not a directory' run --rw "$WORK/text" true
+	refused 2 'whole host' run --rw / true
+	refused 2 'null' run --root /dev/null true
+	# An image by its magic number only.
+	head -c 1080 /dev/zero >"$WORK/fake"
+	printf '\x53\xef' >>"$WORK/fake"
+	head -c 1000000 /dev/zero >>"$WORK/fake"
+	refused_late 125 'image' run --root "$WORK/fake" true
+	# A directory in which there is nothing to run.
+	mkdir -p "$WORK/void"
+	refused_late 127 'true' run --root "$WORK/void" true
+}
+
+# A machine was made and found out; its logs are kept for the user.
+refused_late() {
+	local wanted=$1 pattern=$2 status=0
+
+	shift 2
+	timeout -k 10 60 "$PANGEA" "$@" </dev/null >"$WORK/out" 2>"$WORK/err" || status=$?
+	same "status of pangea $*" $status "$wanted"
+	one_line "^pangea: .*$pattern"
+	nothing_left
+	rm -rf "$XDG_RUNTIME_DIR/pangea"
+}
+
+names() {
+	local bad
+
+	for bad in '' 'a b' -x ../up 'a/b' "$(printf 'n%.0s' $(seq 80))"; do
+		refused 2 'name' run --name="$bad" true
+	done
+	refused 125 'no machine|is not running' status nobody
+	refused 125 'no machine|is not running' stop nobody
+	refused 125 'no machine|is not running' stop
+	refused 2 'one machine' status a b
+}
+
+name_taken() {
+	machine_start --name taken sh -c 'read -r x; exit 4'
+	timeout 60 "$PANGEA" run --name taken true </dev/null >"$WORK/out" 2>"$WORK/err"
+	same "status of the second" $? 125
+	one_line 'taken is running already'
+	machine_wait
+	same "status of the first" $? 4
+	nothing_kept
+}
+
+addresses() {
+	local bad
+
+	for bad in '' 127.0.0.1 :1 127.0.0.1: 127.0.0.1:x 127.0.0.1:99999 127.0.0.1:-1 1.2.3.4.5:1 host:name:1; do
+		refused 2 'listen' up --listen "$bad" true
+		refused 2 'join' node --join "$bad"
+	done
+	# Without encryption nothing but loopback and private addresses will do.
+	refused_late 125 '8.8.8.8|private|loopback' up --listen 8.8.8.8:7200 true
+	refused_late 125 'private|loopback|0.0.0.0' up --listen 0.0.0.0:7200 true
+	refused_late 125 'refused|connect|join' node --join 127.0.0.1:1 --name lonely
+}
+
+port_in_use() {
+	"$HELPERS/poke" listen 127.0.0.1:7299 >"$WORK/poke" &
+	local poke=$!
+
+	wait_for 10 test -s "$WORK/poke" || fatal "cannot occupy a port"
+	refused_late 125 '7299.*in use' up --listen 127.0.0.1:7299 true
+	kill $poke
+	wait $poke 2>/dev/null
+	return 0
+}
+
+programs() {
+	PANGEA_KERNEL=/nonexistent refused 125 'PANGEA_KERNEL=/nonexistent: No such file' run true
+	PANGEA_DAEMON=/etc/passwd refused 125 'PANGEA_DAEMON=/etc/passwd: Permission denied' run true
+	PANGEA_STUB=/nonexistent refused 125 'PANGEA_STUB' run true
+	PANGEA_INIT=/nonexistent refused 125 'PANGEA_INIT' run true
+	# Programs that are something else.
+	PANGEA_KERNEL=/bin/true refused_late 125 'kernel' run true
+	PANGEA_KERNEL=/bin/cat refused_late 125 'kernel' run true
+	PANGEA_DAEMON=/bin/false refused_late 125 'node' run true
+	PANGEA_STUB=/bin/true refused_late 125 'stub' run true
+	mkdir -p "$WORK/alone"
+	cp "$PANGEA" "$WORK/alone/"
+	PANGEA=$WORK/alone/pangea refused 125 'pangead is not in .*/alone.*make' run true
+}
+
+# What an administrator may have set; changed for the processes of this test only where there is a way to.
+host_limits() {
+	(
+		ulimit -v 400000
+		refused_late 125 '[Mm]emory|mem' run true
+	) || exit 1
+	(
+		ulimit -n 12
+		refused_late 125 'files|descriptors' run true
+	) || exit 1
+	(
+		export XDG_RUNTIME_DIR=$WORK/readonly
+		mkdir -p "$XDG_RUNTIME_DIR"
+		mount -t tmpfs -o ro tmpfs "$XDG_RUNTIME_DIR" 2>/dev/null || exit 0
+		refused 125 'Read-only' run true
+		mount -o remount,rw,size=1M "$XDG_RUNTIME_DIR"
+		refused 125 'free' run true
+		umount "$XDG_RUNTIME_DIR"
+	) || exit 1
+}
+
+# vm.max_map_count is the host's, so only a private view of /proc/sys can be made to say less.
+map_count() {
+	mount | grep -q ' on /proc ' && [ -w /proc/sys/vm/max_map_count ] || return 0
+	echo 1000 >"$WORK/max_map_count"
+	mount --bind "$WORK/max_map_count" /proc/sys/vm/max_map_count || return 0
+	refused_late 125 'max_map_count' run true
+	umount /proc/sys/vm/max_map_count
+}
+
+check "unknown subcommands and options" options
+check "impossible sizes" sizes
+check "roots and directories that are none" roots
+check "names" names
+check "a name that is taken" name_taken
+check "addresses" addresses
+check "a port in use" port_in_use
+check "programs that are missing or not what they should be" programs
+check "host limits" host_limits
+if [ "${OWN_NAMESPACE-}" = 1 ]; then
+	check "vm.max_map_count too low" map_count
+fi
+check "nothing is left" nothing_left

@@ -1,0 +1,128 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Garbage on every port, before and while a machine runs: the machine goes on, whoever talks nonsense is cut off.
+#
+#	+- node 0 -----+- node 1 -----+- node 2 -----+
+#	| port, socket | port         | port         |
+#	+----^---------+----^---------+----^---------+
+#	     poke: noise, truncated and wrong frames, half connections
+
+. "${SOURCE:?tests/run starts this}/tests/lib.sh"
+
+# A command in the network namespace of a node.
+in_network_of() {
+	local pid
+
+	pid=$(node_pid "$1") || fatal "there is no daemon of node $1"
+	shift
+	if [ "$(readlink "/proc/$pid/ns/net")" = "$(readlink /proc/self/ns/net)" ]; then
+		"$@"
+	else
+		nsenter -t "$pid" -n "$@"
+	fi
+}
+
+# Where a node listens.
+port_of() {
+	in_network_of "$1" ss -Hltn | awk '{ print $4 }' | head -n 1
+}
+
+still_works() {
+	echo "ping $1" >&7
+	wait_for 30 grep -qx "pong $1 0 1 2" "$WORK/machine.out" || fatal "after $1 the machine does not answer"
+}
+
+# A machine that answers with a process from each CPU.
+echo_machine='while read -r word what; do
+	echo "pong $what $(for k in 0 1 2; do taskset -c $k sh -c "cut -d\" \" -f39 /proc/self/stat"; done | xargs)"
+done'
+
+attack_node() {
+	local node=$1 where
+
+	where=$(port_of "$node")
+	[ -n "$where" ] || fatal "node $node listens nowhere"
+	in_network_of "$node" "$HELPERS/poke" attack "$where" || fatal "node $node: see above"
+	in_network_of "$node" "$HELPERS/poke" flood "$where" 300 "$node" || fatal "flood: status $?"
+	in_network_of "$node" "$HELPERS/poke" hang "$where" 100 3 &
+	sleep 1
+	still_works "node$node"
+	"$PANGEA" status >"$WORK/status" || fatal "status: $?"
+	same "nodes of the machine" "$(grep -c running "$WORK/status")" 4
+	wait $!
+}
+
+attack_socket() {
+	local socket
+
+	socket=$(echo "$XDG_RUNTIME_DIR"/pangea/*/control)
+	"$HELPERS/poke" attack "$socket" || fatal "the control socket: see above"
+	"$HELPERS/poke" flood "$socket" 300 5 || fatal "flood: status $?"
+	still_works socket
+}
+
+# The machine is complete; a node too many hears so.
+refuses_latecomers() {
+	local status=0
+
+	in_network_of 0 timeout 30 "$BUILD/pangead" node --join "$(port_of 0)" --listen 127.0.0.1:0 --cpus 1 \
+		--stub "$BUILD/pangea-stub" --log "$WORK/late.log" --name late >"$WORK/out" 2>"$WORK/err" || status=$?
+	same "status of a late node" $status 125
+	[ "$(wc -l <"$WORK/err")" = 1 ] || { cat "$WORK/err"; fatal "not one line"; }
+	still_works latecomer
+}
+
+ended() {
+	same "status of the machine" "$1" 0
+	same "stderr of the machine" "$(cat "$WORK/machine.err")" ""
+	nothing_kept
+}
+
+# Before the nodes have come, node 0 is as deaf to nonsense.
+waiting_machine() {
+	local status=0
+
+	"$PANGEA" up --nodes 2 --listen 127.0.0.1:7311 true </dev/null >"$WORK/out" 2>"$WORK/err" &
+	local up=$!
+	wait_for 20 listening 7311 || fatal "nobody listens"
+	"$HELPERS/poke" attack 127.0.0.1:7311 || fatal "attack: see above"
+	"$HELPERS/poke" flood 127.0.0.1:7311 300 77 || fatal "flood: status $?"
+	"$PANGEA" node --join 127.0.0.1:7311 --name other >"$WORK/node.out" 2>&1 || status=$?
+	same "status of the node" $status 0
+	wait $up || { cat "$WORK/err"; fatal "the machine: status $?"; }
+	nothing_kept
+}
+
+listening() { ss -Hltn "sport = :$1" | grep -q .; }
+
+# A node that joins something which is not a node 0.
+false_host() {
+	local what status
+
+	for what in close half noise version refuse huge; do
+		status=0
+		"$HELPERS/poke" serve 127.0.0.1:7312 $what >"$WORK/poke" 2>&1 &
+		wait_for 10 test -s "$WORK/poke" || fatal "poke does not serve"
+		timeout 30 "$PANGEA" node --join 127.0.0.1:7312 --name lost >"$WORK/out" 2>"$WORK/err" || status=$?
+		same "status of a node that hears '$what'" $status 125
+		one_line '^pangea'
+		[ $what != version ] || one_line 'version 99'
+		wait $!
+		: >"$WORK/poke"
+	done
+	nothing_left
+	rm -rf "$XDG_RUNTIME_DIR/pangea"
+}
+
+machine_start bash -c "$echo_machine" || exit 1
+for node in 0 1 2; do
+	check "garbage on the port of node $node" attack_node $node
+done
+check "garbage on the control socket" attack_socket
+check "a node too many is refused" refuses_latecomers
+machine_wait
+check "the machine ends as it should" ended $?
+check "garbage while nodes are missing" waiting_machine
+check "a node joins something else" false_host
+check "nothing is left" nothing_left

@@ -1,0 +1,100 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What an idle machine costs, and what `pangea status` tells of a busy one.
+#
+#	+- node 0 --+- node 1 --+- node 2 --+
+#	|   idle    |   idle    |   idle    |   heartbeats only; memory that nobody touched is not there
+#	+-----------+-----------+-----------+
+
+. "${SOURCE:?tests/run starts this}/tests/lib.sh"
+
+# A number of a node in `pangea status --json`: number NODE KEY
+number() {
+	"$PANGEA" status --json | sed 's/{"node":/\n&/g' | grep "^{\"node\":$1," | grep -o "\"$2\":[0-9]*" | cut -d: -f2
+}
+
+resident_mib() {
+	awk '/^Rss:/ { sum += $2 } END { print int(sum / 1024) }' "/proc/$(node_pid "$1")/smaps_rollup"
+}
+
+shared_memory_mib() { df -m --output=used /dev/shm | tail -n 1; }
+
+# Frames, runs and bytes of the remote nodes over five seconds of nothing.
+idle() {
+	local node before after runs
+
+	sleep 3
+	for node in 1 2; do
+		before=$(number $node bytes_out) runs=$(number $node runs)
+		sleep 5
+		after=$(number $node bytes_out)
+		echo "node $node: $((after - before)) bytes and $(($(number $node runs) - runs)) runs in 5 s"
+		[ $((after - before)) -le 20000 ] || fatal "node $node sent $((after - before)) bytes in 5 idle seconds"
+		[ $(($(number $node runs) - runs)) -le 20 ] || fatal "node $node ran user code though idle"
+	done
+}
+
+# CPU time of the daemons over five seconds of nothing, in clock ticks of 10 ms
+quiet() {
+	local node before after
+
+	for node in 1 2; do
+		before=$(cpu_ticks $node)
+		sleep 5
+		after=$(cpu_ticks $node)
+		[ $((after - before)) -le 25 ] || fatal "node $node used $((after - before)) ticks of CPU in 5 s"
+	done
+}
+
+cpu_ticks() { awk '{ print $14 + $15 }' "/proc/$(node_pid "$1")/stat"; }
+
+# The machine has 3 GiB, of which next to nothing is used.
+memory() {
+	local node held
+
+	for node in 1 2; do
+		held=$(($(number $node held) / 1048576))
+		[ $held -le 40 ] || fatal "node $node holds $held MiB though nobody used them"
+		[ "$(resident_mib $node)" -le 200 ] || fatal "node $node's daemon has $(resident_mib $node) MiB"
+	done
+}
+
+# 200 MiB are used and given back: the node gives them back to its host.
+given_back() {
+	local held
+
+	echo 'taskset -c 1 numactl -m 1 sh -c "head -c 200000000 /dev/zero | tail -c 190000000 | wc -c"' >&7
+	wait_for 120 grep -qx 190000000 "$WORK/machine.out" || fatal "the work does not end"
+	wait_for 20 gave_back || fatal "node 1 still holds $(($(number 1 held) / 1048576)) MiB"
+}
+
+gave_back() { [ $(($(number 1 held) / 1048576)) -le 80 ]; }
+
+status_tells() {
+	local before
+
+	"$PANGEA" status >"$WORK/out" || fatal "status: $?"
+	contains status "$(cat "$WORK/out")" '^machine .*: running, 3 of 3 nodes'
+	same "lines of nodes" "$(grep -cE '^ +[0-2] +node[0-2] +running' "$WORK/out")" 3
+	before=$(number 2 user_ns)
+	echo 'taskset -c 2 timeout 2 sh -c "while :; do :; done"; echo looped' >&7
+	wait_for 60 grep -qx looped "$WORK/machine.out" || fatal "the loop does not end"
+	sleep 1
+	[ $(($(number 2 user_ns) - before)) -ge 1000000000 ] ||
+		fatal "node 2 counts $(($(number 2 user_ns) - before)) ns of user time for a loop of 2 s"
+}
+
+ended() {
+	same "status of the machine" "$1" 0
+	nothing_kept
+}
+
+machine_start --mem 3G sh || exit 1
+check "idle nodes send heartbeats only" idle
+check "idle nodes use next to no CPU" quiet
+check "untouched memory is not there" memory
+check "status tells what runs where" status_tells
+check "freed memory goes back to the host" given_back
+machine_wait
+check "the machine ends as it should" ended $?
