@@ -129,6 +129,7 @@ int main(int argc, char **argv)
 {
 	const struct subcommand *sub;
 
+	streams_note();
 	if (argc < 2)
 		return usage_error(NULL, "a subcommand is missing");
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {

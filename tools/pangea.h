@@ -166,6 +166,11 @@ void daemons_last_words(const struct daemons *d, unsigned node, char *line, size
 struct terminal;
 
 /*
+ * First of all: notes which streams the caller has closed and puts /dev/null there, so that nothing opened later
+ * takes their numbers.
+ */
+void streams_note(void);
+/*
  * Sorts the streams and says which descriptors the machine is to get for them.  NULL: no terminal to take
  * over.
  */

@@ -15,7 +15,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
@@ -260,19 +259,6 @@ static int machine_result(struct machine *m)
 	return status;
 }
 
-/* A descriptor that the caller has closed is closed in the machine too; on the way there it is /dev/null. */
-static int streams_fill(struct machine *m)
-{
-	for (int i = 0; i < 3; i++) {
-		if (m->streams.kind[i] != '-')
-			continue;
-		m->stream_fds[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
-		if (m->stream_fds[i] < 0)
-			return -errno;
-	}
-	return 0;
-}
-
 static int machine_start(struct machine *m)
 {
 	char **arguments;
@@ -287,7 +273,7 @@ static int machine_start(struct machine *m)
 	if (err)
 		return err;
 	arguments = boot_kernel_arguments(&m->options, &m->directory, &m->streams);
-	if (!arguments || streams_fill(m)) {
+	if (!arguments) {
 		complain("cannot start a machine: %s", strerror(errno));
 		return EXIT_PANGEA;
 	}

@@ -42,6 +42,7 @@ struct terminal {
 	struct flow in, out;	/* tty to master, master to tty */
 };
 
+static bool stream_closed[3];	/* by the caller */
 static struct termios modes_saved;
 static int modes_tty = -1;	/* terminal whose modes must be restored; -1: none */
 
@@ -78,9 +79,18 @@ static bool same_terminal(int fd, const struct stat *terminal)
 	return isatty(fd) && fstat(fd, &st) == 0 && st.st_rdev == terminal->st_rdev;
 }
 
+void streams_note(void)
+{
+	for (int i = 0; i < 3; i++) {
+		stream_closed[i] = fcntl(i, F_GETFD) < 0;
+		if (stream_closed[i] && open("/dev/null", O_RDWR) != i)
+			_exit(EXIT_PANGEA);
+	}
+}
+
 static void streams_sort(struct streams *s, bool take_over)
 {
-	struct stat terminal = { 0 }, st;
+	struct stat terminal = { 0 };
 
 	if (take_over)
 		fstat(STDOUT_FILENO, &terminal);
@@ -88,7 +98,7 @@ static void streams_sort(struct streams *s, bool take_over)
 		if (take_over && same_terminal(i, &terminal))
 			s->kind[i] = 't';
 		else
-			s->kind[i] = fstat(i, &st) == 0 ? 'p' : '-';
+			s->kind[i] = stream_closed[i] ? '-' : 'p';
 	}
 	s->kind[3] = 0;
 }
