@@ -831,30 +831,65 @@ static void test_out_of_memory(void **state)
 	dsm_free(NULL);
 }
 
-/* Memory follows what is in flight, not what was ever asked for. */
+static void give(struct fixture *f, uint64_t pfn, uint64_t now_ns)
+{
+	const char *why;
+	struct dsm_msg msg = { .type = DSM_GET, .state = DSM_EXCLUSIVE, .requester = 1, .pfn = pfn };
+
+	f->log[0] = '\0';
+	assert_int_equal(dsm_receive(f->d, 1, &msg, now_ns, &why), 0);
+	msg.type = DSM_DONE;
+	msg.state = DSM_INVALID;
+	assert_int_equal(dsm_receive(f->d, 1, &msg, now_ns, &why), 0);
+}
+
+/*
+ * Memory follows what is in flight, not what was ever asked for: while nothing cools down, what may cool at
+ * once; otherwise, what was given in the last residence time.
+ */
 static void test_bounded_memory(void **state)
 {
-	struct fixture f = { 0 };
-	struct dsm_config config = config_of(&f, 0);
-	struct dsm_msg msg = { .requester = 1 };
-	const char *why;
+	static const struct { uint64_t step_ns; long callocs_min, callocs_max; } cases[] = {
+		{ 0, 1000, 1100 }, { 100, 10, 20 },
+	};
 
 	(void)state;
-	config.home[0] = (struct dsm_range){ .start = 1000, .count = 20000 };
-	config.residence_ns = UINT32_MAX;
-	f.d = dsm_new(&config);
-	callocs = 0;
-	for (msg.pfn = 1000; msg.pfn < 21000; msg.pfn++) {
-		f.log[0] = '\0';
-		msg.type = DSM_GET;
-		msg.state = DSM_EXCLUSIVE;
-		assert_int_equal(dsm_receive(f.d, 1, &msg, 1, &why), 0);
-		msg.type = DSM_DONE;
-		msg.state = DSM_INVALID;
-		assert_int_equal(dsm_receive(f.d, 1, &msg, 1, &why), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		struct fixture f = { 0 };
+		struct dsm_config config = config_of(&f, 0);
+
+		config.home[0] = (struct dsm_range){ .start = 1000, .count = 20000 };
+		config.residence_ns = RESIDENCE_NS;
+		f.d = dsm_new(&config);
+		callocs = 0;
+		for (uint64_t k = 0; k < 20000; k++)
+			give(&f, 1000 + k, 1 + k * cases[i].step_ns);
+		assert_null(dsm_check(f.d));
+		assert_in_range(callocs, cases[i].callocs_min, cases[i].callocs_max);
+		end(&f);
 	}
-	assert_null(dsm_check(f.d));
-	assert_in_range(callocs, 1000, 1100);
+}
+
+/* The deadline is that of the first frame to continue, whichever was asked for first. */
+static void test_deadlines(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	begin(&f, RESIDENCE_NS);
+	give(&f, 3, 100);
+	give(&f, 4, 200);
+	give(&f, 5, 300);
+	assert_int_equal(dsm_acquire(f.d, 4, DSM_SHARED, 400), 1);
+	assert_int_equal(dsm_acquire(f.d, 3, DSM_SHARED, 400), 1);
+	assert_int_equal(dsm_acquire(f.d, 5, DSM_SHARED, 400), 1);
+	f.log[0] = '\0';
+	assert_int_equal(dsm_tick(f.d, 400), 1100);
+	assert_string_equal(f.log, "");
+	assert_int_equal(dsm_tick(f.d, 1100), 1200);
+	assert_string_equal(f.log, "to 1 FETCH S for 0");
+	assert_int_equal(dsm_tick(f.d, 5000), UINT64_MAX);
+	assert_string_equal(f.log, "to 1 FETCH S for 0, to 1 FETCH S for 0, to 1 FETCH S for 0");
 	end(&f);
 }
 
@@ -872,6 +907,7 @@ int main(void)
 		cmocka_unit_test(test_stats),
 		cmocka_unit_test(test_out_of_memory),
 		cmocka_unit_test(test_bounded_memory),
+		cmocka_unit_test(test_deadlines),
 	};
 
 	return cmocka_run_group_tests_name("dsm", tests, NULL, NULL);
