@@ -106,10 +106,15 @@ enum wire_run_flags {
 	WIRE_RUN_FP		= 2,	/* fp_length bytes of XSAVE area follow the maps */
 };
 
-/* Run this user context until its next trap. */
+/*
+ * Run this user context until its next trap.  The maps are carried out first.  If a REVOKE for the mm with a
+ * number above map_epoch has come already, those that give rights are left out: they may be stale, and
+ * user code will fault for them again.
+ */
 struct wire_run {
 	struct wire_hdr hdr;
 	__le64 mm;
+	__le64 map_epoch;	/* newest REVOKE that the kernel had sent to this node when it chose the maps */
 	__le32 flags;		/* enum wire_run_flags */
 	__le16 map_count;
 	__le16 fp_length;
@@ -195,7 +200,7 @@ WIRE_ASSERT_SIZE(wire_hdr, 16);
 WIRE_ASSERT_SIZE(wire_hello, 48);
 WIRE_ASSERT_SIZE(wire_refuse, 176);
 WIRE_ASSERT_SIZE(wire_map, 24);
-WIRE_ASSERT_SIZE(wire_run, 248);
+WIRE_ASSERT_SIZE(wire_run, 256);
 WIRE_ASSERT_SIZE(wire_event, 272);
 WIRE_ASSERT_SIZE(wire_interrupt, 24);
 WIRE_ASSERT_SIZE(wire_revoke, 40);

@@ -38,6 +38,7 @@ struct mm {
 	size_t area_size;
 	pthread_mutex_t lock;		/* map, the service slot, and mapping system calls of the stub */
 	struct mm_node *map;		/* address -> frame and rights */
+	uint64_t revoked;		/* newest REVOKE */
 	struct fp_image {		/* vector state as last exchanged, per slot; its executor's */
 		uint32_t length;
 		uint8_t *bytes;
@@ -49,8 +50,11 @@ struct mapping { uint64_t pfn; uint32_t prot; };	/* prot 0: none */
 /* The mm of that id, its stub made if there is none yet.  NULL: no stub could be made (said in the log). */
 struct mm *mm_get(struct machine *m, uint64_t id);
 void mm_put(struct machine *m, struct mm *mm);
-/* Carry out map operations in order.  0 or -errno: then the stub cannot be used any more. */
-int mm_apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count);
+/*
+ * Carry out map operations in order, without those that give rights if a REVOKE newer than epoch has come.
+ * 0 or -errno: then the stub cannot be used any more.
+ */
+int mm_apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch);
 /* mm.lock held. */
 struct mapping mm_lookup(const struct mm *mm, uint64_t address);
 bool mm_alive(const struct mm *mm);

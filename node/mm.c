@@ -252,21 +252,34 @@ static int add_mapping(struct batch *b, const struct wire_map *map)
 			 (uint64_t)map->pages * NODE_PAGE_SIZE);
 }
 
-int mm_apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count)
+/* mm.lock held. */
+static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch)
 {
 	struct batch b = { .machine = m, .mm = mm, .service = mm_slot(mm, 0) };
 	int ret = 0;
 
+	for (unsigned i = 0; i < count && !ret; i++) {
+		if (!maps[i].prot)
+			ret = add_removal(&b, &maps[i]);
+		else if (mm->revoked <= epoch)
+			ret = add_mapping(&b, &maps[i]);
+	}
+	if (!ret)
+		ret = batch_flush(&b);
+	if (ret)
+		log_line(LOG_WARNING, "mm %llu: mapping failed: %s", (unsigned long long)mm->id, strerror(-ret));
+	return ret;
+}
+
+int mm_apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch)
+{
+	int ret;
+
 	if (!count)
 		return 0;
 	pthread_mutex_lock(&mm->lock);
-	for (unsigned i = 0; i < count && !ret; i++)
-		ret = maps[i].prot ? add_mapping(&b, &maps[i]) : add_removal(&b, &maps[i]);
-	if (!ret)
-		ret = batch_flush(&b);
+	ret = apply(m, mm, maps, count, epoch);
 	pthread_mutex_unlock(&mm->lock);
-	if (ret)
-		log_line(LOG_WARNING, "mm %llu: mapping failed: %s", (unsigned long long)mm->id, strerror(-ret));
 	return ret;
 }
 
@@ -513,9 +526,12 @@ static void take_away(struct machine *m, const struct wire_revoke *msg)
 	if (!mm)
 		return;
 	map.pages = pages < WIRE_MAP_ALL_PAGES ? pages : WIRE_MAP_ALL_PAGES;
+	pthread_mutex_lock(&mm->lock);
+	mm->revoked = msg->hdr.seq;
 	/* rights that could not be taken away by unmapping end with the process */
-	if (mm_apply(m, mm, &map, 1))
+	if (apply(m, mm, &map, 1, msg->hdr.seq))
 		kill(mm->pid, SIGKILL);
+	pthread_mutex_unlock(&mm->lock);
 	mm_put(m, mm);
 }
 

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Becoming the kernel of a machine: what the daemon told with `ssi=FD`, and giving it the right to serve the
+ * faults of our linear mapping.  From then on any load or store of the kernel to a frame whose rights are
+ * elsewhere waits, like a slow memory access, until the daemon has brought it.
+ */
+#include <linux/init.h>
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/panic.h>
+#include <as-layout.h>
+#include <init.h>
+#include <os.h>
+#include <ssi.h>
+#include "ssi_internal.h"
+
+struct ssi_boot ssi_boot;
+int ssi_active;
+
+int ssi_frame_fd(void)
+{
+	return ssi_active ? ssi_boot.frame_fd : -1;
+}
+
+static int __init ssi_setup(char *line, int *add)
+{
+	int fd, err;
+
+	*add = 0;
+	err = kstrtoint(line, 10, &fd);
+	if (!err)
+		err = ssi_read_boot(fd, &ssi_boot);
+	if (err) {
+		os_warn("ssi=%s: not started by a pangead of this version (%d)\n", line, err);
+		return -1;
+	}
+	ssi_active = 1;
+	return 0;
+}
+
+__uml_setup("ssi=", ssi_setup,
+"ssi=<file descriptor>\n"
+"    Be the kernel of a machine of many hosts.  Given by pangead.\n\n"
+);
+
+static int __init ssi_attach(void)
+{
+	struct ssi_pager pager = {
+		.base = uml_physmem,
+		.mapped_start = PFN_UP(__pa(uml_reserved)),
+		.frames = PFN_DOWN(physmem_size),
+	};
+	int uffd, ret;
+
+	if (!ssi_active)
+		return 0;
+	ret = ssi_open_userfaultfd(&uffd);
+	if (ret < 0)
+		panic("no userfaultfd right on the kernel host (%d)", ret);
+	pager.user_mode_only = ret;
+	ret = ssi_hand_over(ssi_boot.pager_fd, &pager, uffd);
+	if (ret)
+		panic("the daemon does not serve this kernel's faults (%d)", ret);
+	pr_info("ssi: %u nodes, %u CPUs%s\n", ssi_boot.node_count, ssi_boot.cpu_count,
+		pager.user_mode_only ? "; faults of host system calls are retried" : "");
+	return 0;
+}
+early_initcall(ssi_attach);

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The user half of a CPU.
+ *
+ * While a task is in user mode, its registers are with the executor of the CPU's node, and the CPU's kernel
+ * thread waits for the event that ends that.  A task that the scheduler has moved to another CPU simply goes on
+ * there with its next RUN: its registers are in its thread_struct, its vector state goes with
+ * the RUN because the other CPU has not seen it, its mappings and pages follow by faults.
+ */
+#include <linux/kernel.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/smp.h>
+#include <asm/mmu_context.h>
+#include <kern_util.h>
+#include <os.h>
+#include <skas.h>
+#include <ssi.h>
+#include <sysdep/ptrace.h>
+#include "ssi_internal.h"
+#include "xstate.h"
+
+/* What a CPU and its executor last exchanged, and the message in hand.  Only the CPU's own thread uses it. */
+struct ssi_cpu {
+	u64 run;			/* number of the newest RUN */
+	int in_user;
+	u64 fp_mm;			/* fp was last exchanged for this mm; 0: nothing was */
+	u32 fp_length;
+	u8 fp[WIRE_FP_MAX] __aligned(64);
+	union {
+		struct wire_run run;
+		struct wire_event event;
+		u8 bytes[WIRE_LENGTH_MAX];
+	} msg;
+};
+
+static struct ssi_cpu ssi_cpus[SSI_CPUS_MAX];
+static u32 xstate_end[XSTATE_COMPONENTS];
+
+static int __init ssi_cpu_init(void)
+{
+	xstate_layout(xstate_end);
+	return 0;
+}
+early_initcall(ssi_cpu_init);
+
+int ssi_in_user(void)
+{
+	return ssi_cpus[raw_smp_processor_id()].in_user;
+}
+
+/* Does the kernel need this task back before it traps by itself? */
+static int control_wanted(void)
+{
+	return !!(read_thread_flags() & _TIF_WORK_MASK);
+}
+
+static void interrupt_user(void *unused)
+{
+	unsigned int cpu = raw_smp_processor_id();
+
+	ssi_node_interrupt(ssi_cpu_node(cpu), cpu, ssi_cpus[cpu].run);
+}
+
+/* The vector state goes along unless the executor has it already. */
+static u32 add_fp(struct ssi_cpu *c, u64 mm, const struct uml_pt_regs *regs, u8 *to)
+{
+	u32 length = xstate_length(regs->fp, host_fp_size, xstate_end);
+
+	if (c->fp_mm == mm && c->fp_length == length && !memcmp(c->fp, regs->fp, length))
+		return 0;
+	memcpy(to, regs->fp, length);
+	memcpy(c->fp, regs->fp, length);
+	c->fp_length = length;
+	c->fp_mm = mm;
+	return length;
+}
+
+static void send_run(struct ssi_cpu *c, unsigned int node, struct uml_pt_regs *regs, unsigned long fault)
+{
+	struct ssi_mm *sm = current->mm->context.ssi;
+	struct wire_run *run = &c->msg.run;
+	struct wire_map *maps = (struct wire_map *)(run + 1);
+	u32 fp_length;
+	u64 epoch;
+
+	memset(run, 0, sizeof(*run));
+	run->map_count = ssi_mm_enter(sm, node, fault, maps, &epoch);
+	run->map_epoch = epoch;
+	fp_length = add_fp(c, sm->id, regs, (u8 *)(maps + run->map_count));
+	run->hdr.length = sizeof(*run) + run->map_count * sizeof(*maps) + fp_length;
+	run->hdr.type = WIRE_RUN;
+	run->hdr.seq = ++c->run;
+	run->mm = sm->id;
+	run->flags = (fp_length ? WIRE_RUN_FP : 0) | (singlestepping() ? WIRE_RUN_SINGLESTEP : 0);
+	run->fp_length = fp_length;
+	memcpy(run->gp, regs->gp, sizeof(run->gp));
+	if (ssi_link_send(ssi_boot.cpu_fd[raw_smp_processor_id()], run, run->hdr.length))
+		ssi_lost("a CPU");
+}
+
+static void take_fp(struct ssi_cpu *c, struct uml_pt_regs *regs)
+{
+	const struct wire_event *event = &c->msg.event;
+
+	if (!event->fp_length)
+		return;
+	memcpy(regs->fp, event + 1, event->fp_length);
+	memcpy(c->fp, event + 1, event->fp_length);
+	c->fp_length = event->fp_length;
+	c->fp_mm = event->mm;
+}
+
+static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
+{
+	struct wire_event *event = &c->msg.event;
+	int n;
+
+	c->in_user = 1;
+	n = ssi_link_wait(ssi_boot.cpu_fd[raw_smp_processor_id()], event, sizeof(*event), sizeof(c->msg),
+			  control_wanted, interrupt_user, NULL);
+	c->in_user = 0;
+	if (n < 0 || event->hdr.type != WIRE_EVENT || event->hdr.seq != c->run ||
+	    n != sizeof(*event) + event->fp_length || event->fp_length > host_fp_size)
+		ssi_lost("a CPU");
+	memcpy(regs->gp, event->gp, sizeof(event->gp));
+	regs->faultinfo.cr2 = event->fault_address;
+	regs->faultinfo.error_code = event->fault_error;
+	regs->faultinfo.trap_no = event->fault_trap;
+	regs->is_user = 1;
+	take_fp(c, regs);
+}
+
+/* The stub process is lost, for example to the host's out-of-memory killer: so is everyone who uses the mm. */
+static void stub_lost(void)
+{
+	pr_err("ssi: %s[%d] has lost its host process on node %u\n", current->comm, task_pid_nr(current),
+	       ssi_cpu_node(raw_smp_processor_id()));
+	force_fatal_sig(SIGKILL);
+	interrupt_end();
+}
+
+/* One stay in user mode; the address that must be mapped before the next one. */
+static unsigned long run_user(struct uml_pt_regs *regs, unsigned long fault)
+{
+	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
+	unsigned int node = ssi_cpu_node(raw_smp_processor_id());
+	struct siginfo info = {};
+	int signal;
+
+	BUILD_BUG_ON(sizeof(((struct wire_run *)NULL)->gp) != sizeof(regs->gp));
+	send_run(c, node, regs, fault);
+	receive_event(c, regs);
+	ssi_mm_leave(current->mm->context.ssi, node);
+	signal = c->msg.event.signal;
+	info.si_signo = signal;
+	info.si_code = c->msg.event.code;
+	fault = signal == SIGSEGV ? regs->faultinfo.cr2 : 0;
+	if (signal) {
+		userspace_signal(regs, signal, &info);
+	} else {
+		c->fp_mm = 0;
+		stub_lost();
+	}
+	return fault;
+}
+
+void ssi_userspace(struct uml_pt_regs *regs)
+{
+	unsigned long fault = REGS_IP(regs->gp);
+
+	interrupt_end();
+	for (;;)
+		fault = run_user(regs, fault);
+}

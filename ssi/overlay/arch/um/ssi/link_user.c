@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Channels, on the host's side of the libc line.
+ *
+ * ssi_link_wait() is where a CPU's kernel thread is while its user half runs elsewhere.  The timer, IPIs and
+ * I/O reach it as host signals and are handled as always; only when they leave work for this
+ * task (a reschedule, a signal) does the user half hear of it.  The signals are blocked from the look at that
+ * work until ppoll() opens them, so none can slip in between.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <kern_util.h>
+#include <os.h>
+#include <smp.h>
+#include "../os-Linux/internal.h"
+#include "ssi_internal.h"
+
+int ssi_link_send(int fd, const void *msg, int length)
+{
+	const char *p = msg;
+	ssize_t n;
+
+	while (length) {
+		n = send(fd, p, length, MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return -EPIPE;
+		p += n;
+		length -= n;
+	}
+	return 0;
+}
+
+int ssi_link_receive(int fd, void *buf, int min, int size)
+{
+	const struct wire_hdr *hdr = buf;
+	char *p = buf;
+	int have = 0, want = min;
+	ssize_t n;
+
+	while (have < want) {
+		n = recv(fd, p + have, (have ? want : size) - have, 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return -EPIPE;
+		have += n;
+		if (have < (int)sizeof(*hdr))
+			continue;
+		want = hdr->length;
+		if (want < min || want > size || have > want)
+			return -EPROTO;
+	}
+	return have;
+}
+
+static void control_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGALRM);
+	sigaddset(set, SIGIO);
+	sigaddset(set, SIGCHLD);
+	sigaddset(set, SIGWINCH);
+	sigaddset(set, IPI_SIGNAL);
+}
+
+int ssi_link_wait(int fd, void *buf, int min, int size, int (*wanted)(void), void (*interrupt)(void *),
+		  void *arg)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	sigset_t block, old;
+	bool told = false;
+	int n;
+
+	control_signals(&block);
+	pthread_sigmask(SIG_BLOCK, &block, &old);
+	do {
+		if (!told && wanted()) {
+			told = true;
+			interrupt(arg);
+		}
+		n = ppoll(&p, 1, NULL, &old);
+	} while (n <= 0);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return ssi_link_receive(fd, buf, min, size);
+}
+
+void ssi_lost(const char *what)
+{
+	os_warn("pangea: %s is gone\n", what);
+	block_signals();
+	for (;;)
+		pause();
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Address spaces whose stubs are on the nodes.
+ *
+ * Rights are given lazily: a stub that lacks a mapping faults, the kernel makes the page-table entry if there is
+ * none yet, and the next RUN carries it and its neighbours.  Rights are taken away at once: when
+ * flush_tlb_*() returns, no user code can use what it named.
+ *
+ * Where nothing of the mm runs on a node, "at once" costs nothing: the range is remembered and removed by
+ * the next RUN there, before its user code.  That is sound only if no other CPU of that node can start
+ * the mm first; so with several CPUs on a node and several users of the mm, it is removed by a REVOKE.
+ *
+ * Races, and what excludes them:
+ *   - an entry is read for a RUN while it is being taken away.  The reader holds ssi_mm.lock and counts
+ *     itself as running before it looks; the taker clears the entry first and then takes the lock.  So
+ *     either the reader sees it cleared, or the taker sees the reader and sends a REVOKE.
+ *   - that REVOKE overtakes the RUN, on another connection.  The RUN carries the number of the
+ *     newest REVOKE before its reading; the node leaves out rights that are older than a REVOKE it has seen.
+ *   - page tables are freed under the reader: they are freed by RCU, and it reads with interrupts off.
+ */
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/pgtable.h>
+#include <asm/mmu_context.h>
+#include <ssi.h>
+#include "ssi_internal.h"
+
+#define PROT_ANY	(0x1 | 0x2 | 0x4)	/* PROT_READ, PROT_WRITE, PROT_EXEC on the wire */
+#define AROUND_PAGES	16UL			/* as many as a file fault enters at a time */
+
+static atomic64_t next_id;
+
+int ssi_init_new_context(struct mm_struct *mm)
+{
+	struct ssi_mm *sm = kzalloc(struct_size(sm, node, ssi_boot.node_count), GFP_KERNEL);
+
+	if (!sm)
+		return -ENOMEM;
+	sm->id = atomic64_inc_return(&next_id);
+	raw_spin_lock_init(&sm->lock);
+	mm->context.ssi = sm;
+	return 0;
+}
+
+void ssi_destroy_context(struct mm_struct *mm)
+{
+	struct ssi_mm *sm = mm->context.ssi;
+	unsigned int node;
+
+	for (node = 0; node < ssi_boot.node_count; node++)
+		if (sm->node[node].present)
+			ssi_node_free_mm(node, sm->id);
+	mm->context.ssi = NULL;
+	kfree(sm);
+}
+
+/* --- taking away --- */
+
+static void add_pending(struct ssi_mm_node *n, unsigned long start, unsigned long end)
+{
+	struct ssi_range *last = n->pending_count ? &n->pending[n->pending_count - 1] : NULL;
+
+	if (last && start <= last->end && end >= last->start) {
+		last->start = min(last->start, start);
+		last->end = max(last->end, end);
+	} else if (n->pending_count < SSI_PENDING_MAX) {
+		n->pending[n->pending_count++] = (struct ssi_range){ start, end };
+	} else {
+		n->pending[0] = (struct ssi_range){ 0, TASK_SIZE };
+		n->pending_count = 1;
+	}
+}
+
+static bool may_wait(struct mm_struct *mm, const struct ssi_mm_node *n, unsigned int node)
+{
+	return !n->running && (ssi_boot.nodes[node].cpu_count == 1 || atomic_read(&mm->mm_users) <= 1);
+}
+
+void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
+{
+	struct ssi_mm *sm = mm->context.ssi;
+	unsigned int node;
+	unsigned long flags;
+	bool now;
+
+	if (!sm || start >= TASK_SIZE || !atomic_read(&mm->mm_users))
+		return;
+	end = min(PAGE_ALIGN(end), (unsigned long)TASK_SIZE);
+	for (node = 0; node < ssi_boot.node_count; node++) {
+		struct ssi_mm_node *n = &sm->node[node];
+
+		raw_spin_lock_irqsave(&sm->lock, flags);
+		now = n->present && !may_wait(mm, n, node);
+		if (n->present && !now)
+			add_pending(n, start, end);
+		raw_spin_unlock_irqrestore(&sm->lock, flags);
+		if (now)
+			ssi_node_revoke(node, sm->id, start & PAGE_MASK, end);
+	}
+}
+
+/* --- giving --- */
+
+static u32 rights(pte_t pte)
+{
+	if (!pte_present(pte) || !pte_read(pte) || !pte_young(pte))
+		return 0;
+	/* a clean page stays write-protected, so that its first store is seen */
+	return pte_write(pte) && pte_dirty(pte) ? PROT_ANY : PROT_ANY & ~0x2;
+}
+
+static pte_t *pte_table(struct mm_struct *mm, unsigned long address)
+{
+	pgd_t *pgd = pgd_offset(mm, address);
+	p4d_t *p4d;
+	pud_t *pud;
+	pmd_t pmd;
+
+	if (!pgd_present(READ_ONCE(*pgd)))
+		return NULL;
+	p4d = p4d_offset(pgd, address);
+	if (!p4d_present(READ_ONCE(*p4d)))
+		return NULL;
+	pud = pud_offset(p4d, address);
+	if (!pud_present(READ_ONCE(*pud)))
+		return NULL;
+	pmd = READ_ONCE(*pmd_offset(pud, address));
+	if (!pmd_present(pmd))
+		return NULL;
+	return pte_offset_kernel(&pmd, address);
+}
+
+static bool extends(const struct wire_map *map, unsigned long address, unsigned long pfn, u32 prot)
+{
+	return map->prot == prot && map->addr + map->pages * PAGE_SIZE == address &&
+	       map->pfn + map->pages == pfn;
+}
+
+/* The rights in the aligned window of AROUND_PAGES that holds address. */
+static unsigned int give_around(struct mm_struct *mm, unsigned long address, struct wire_map *maps,
+				unsigned int count)
+{
+	unsigned long at = address & ~(AROUND_PAGES * PAGE_SIZE - 1), end = at + AROUND_PAGES * PAGE_SIZE;
+	unsigned int first = count;
+	pte_t *pte = pte_table(mm, at);
+
+	for (; pte && at < end; at += PAGE_SIZE, pte++) {
+		pte_t entry = READ_ONCE(*pte);
+		u32 prot = rights(entry);
+
+		if (!prot)
+			continue;
+		if (count > first && extends(&maps[count - 1], at, pte_pfn(entry), prot))
+			maps[count - 1].pages++;
+		else
+			maps[count++] = (struct wire_map){ at, pte_pfn(entry), 1, prot };
+	}
+	return count;
+}
+
+/* What was pending while one task used the mm cannot wait for one RUN when another may overtake it. */
+static void revoke_pending(struct ssi_mm *sm, unsigned int node)
+{
+	struct ssi_mm_node *n = &sm->node[node];
+
+	while (n->pending_count) {
+		struct ssi_range *r = &n->pending[--n->pending_count];
+
+		ssi_node_revoke(node, sm->id, r->start & PAGE_MASK, r->end);
+	}
+}
+
+static unsigned int take_pending(struct ssi_mm_node *n, struct wire_map *maps)
+{
+	unsigned int i, count = n->pending_count;
+
+	for (i = 0; i < count; i++) {
+		struct ssi_range *r = &n->pending[i];
+		unsigned long pages = (r->end - (r->start & PAGE_MASK)) >> PAGE_SHIFT;
+
+		maps[i] = (struct wire_map){
+			.addr = r->start & PAGE_MASK,
+			.pages = min(pages, (unsigned long)WIRE_MAP_ALL_PAGES),
+		};
+	}
+	n->pending_count = 0;
+	return count;
+}
+
+unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long address, struct wire_map *maps,
+			  __u64 *epoch)
+{
+	struct ssi_mm_node *n = &sm->node[node];
+	unsigned int count;
+	unsigned long flags;
+
+	BUILD_BUG_ON(SSI_PENDING_MAX + AROUND_PAGES > WIRE_MAPS_MAX);
+	raw_spin_lock_irqsave(&sm->lock, flags);
+	if (!may_wait(current->mm, n, node))
+		revoke_pending(sm, node);
+	n->present = true;
+	n->running++;
+	*epoch = READ_ONCE(ssi_nodes[node].seq);
+	smp_mb();	/* counted as running before the entries are read; pairs with the lock in ssi_revoke() */
+	count = take_pending(n, maps);
+	if (address && address < TASK_SIZE)
+		count = give_around(current->mm, address, maps, count);
+	raw_spin_unlock_irqrestore(&sm->lock, flags);
+	return count;
+}
+
+void ssi_mm_leave(struct ssi_mm *sm, unsigned int node)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&sm->lock, flags);
+	sm->node[node].running--;
+	raw_spin_unlock_irqrestore(&sm->lock, flags);
+}

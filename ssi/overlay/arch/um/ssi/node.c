@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The mm channel of each node: requests that do not belong to the run of one CPU.
+ */
+#include <linux/kernel.h>
+#include <linux/spinlock.h>
+#include <ssi.h>
+#include "ssi_internal.h"
+
+struct ssi_node ssi_nodes[SSI_NODES_MAX] = {
+	[0 ... SSI_NODES_MAX - 1] = { .lock = __RAW_SPIN_LOCK_UNLOCKED(ssi_nodes.lock) },
+};
+
+unsigned int ssi_cpu_node(unsigned int cpu)
+{
+	unsigned int node;
+
+	for (node = 0; node < ssi_boot.node_count - 1; node++)
+		if (cpu < ssi_boot.nodes[node].cpu_start + ssi_boot.nodes[node].cpu_count)
+			break;
+	return node;
+}
+
+/* Small messages: the host's socket takes each in one piece, so no lock is needed between senders. */
+static void send_to(unsigned int node, const struct wire_hdr *msg)
+{
+	if (ssi_link_send(ssi_boot.nodes[node].mm_fd, msg, msg->length))
+		ssi_lost("a node");
+}
+
+static void request(unsigned int node, struct wire_hdr *msg)
+{
+	struct ssi_node *n = &ssi_nodes[node];
+	struct wire_ack ack;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&n->lock, flags);
+	msg->seq = ++n->seq;
+	send_to(node, msg);
+	if (ssi_link_receive(ssi_boot.nodes[node].mm_fd, &ack, sizeof(ack), sizeof(ack)) < 0 ||
+	    ack.hdr.type != WIRE_ACK || ack.hdr.seq != msg->seq)
+		ssi_lost("a node");
+	raw_spin_unlock_irqrestore(&n->lock, flags);
+}
+
+void ssi_node_revoke(unsigned int node, __u64 mm, unsigned long start, unsigned long end)
+{
+	struct wire_revoke msg = {
+		.hdr = { .length = sizeof(msg), .type = WIRE_REVOKE },
+		.mm = mm, .start = start, .end = end,
+	};
+
+	request(node, &msg.hdr);
+}
+
+void ssi_node_free_mm(unsigned int node, __u64 mm)
+{
+	struct wire_mm_free msg = {
+		.hdr = { .length = sizeof(msg), .type = WIRE_MM_FREE },
+		.mm = mm,
+	};
+
+	send_to(node, &msg.hdr);
+}
+
+void ssi_node_interrupt(unsigned int node, unsigned int cpu, __u64 run)
+{
+	struct wire_interrupt msg = {
+		.hdr = { .length = sizeof(msg), .type = WIRE_INTERRUPT, .seq = run },
+		.cpu = cpu,
+	};
+
+	send_to(node, &msg.hdr);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Inside of arch/um/ssi.
+ *
+ *   boot.c, boot_user.c   what the daemon told; the userfaultfd of the linear mapping
+ *   cpu.c                 running the user half of a CPU
+ *   mm.c                  address spaces: giving rights lazily, taking them away at once
+ *   node.c                the mm channel of each node
+ *   link_user.c           host system calls on channels
+ *
+ * Lock order: ssi_mm.lock, then ssi_node.lock.  Both are taken with interrupts off and held while a node
+ * answers: that is a shoot-down, and takes a network round trip.  Nodes answer without the kernel's help.
+ */
+#ifndef __SSI_INTERNAL_H
+#define __SSI_INTERNAL_H
+
+#include "contract.h"
+#include "wire.h"
+
+/* link_user.c; all of them block without the scheduler's knowledge, at most for a round trip */
+int ssi_link_send(int fd, const void *msg, int length);
+/* A whole message of at least min bytes into buf[size]; its length, or -errno. */
+int ssi_link_receive(int fd, void *buf, int min, int size);
+/*
+ * Like receive, but with interrupts served meanwhile.  wanted() is called whenever one may have changed its
+ * answer; once it says yes, interrupt(arg) is called, once.
+ */
+int ssi_link_wait(int fd, void *buf, int min, int size, int (*wanted)(void), void (*interrupt)(void *),
+		  void *arg);
+/* The daemon ends a machine that has lost a part of it; until then nothing can go on. */
+void ssi_lost(const char *what) __attribute__((noreturn));
+
+/* boot_user.c */
+int ssi_read_boot(int fd, struct ssi_boot *boot);
+/* 0: host system calls fault like the kernel itself; 1: they do not; -errno */
+int ssi_open_userfaultfd(int *fd);
+int ssi_hand_over(int sock, const struct ssi_pager *pager, int uffd);
+
+#ifndef __UM_HOST__
+
+#include <linux/spinlock.h>
+
+extern struct ssi_boot ssi_boot;
+
+/* --- node.c --- */
+struct ssi_node {
+	raw_spinlock_t lock;	/* one request at a time on the mm channel */
+	__u64 seq;		/* of the newest request */
+};
+
+extern struct ssi_node ssi_nodes[SSI_NODES_MAX];
+
+unsigned int ssi_cpu_node(unsigned int cpu);
+void ssi_node_revoke(unsigned int node, __u64 mm, unsigned long start, unsigned long end);
+void ssi_node_free_mm(unsigned int node, __u64 mm);
+void ssi_node_interrupt(unsigned int node, unsigned int cpu, __u64 run);
+
+/* --- mm.c --- */
+struct ssi_range { unsigned long start, end; };
+
+#define SSI_PENDING_MAX 8
+
+/* An mm as one node sees it. */
+struct ssi_mm_node {
+	unsigned int running;	/* CPUs whose user half may be executing it there */
+	bool present;		/* it may have a stub there */
+	unsigned int pending_count;
+	struct ssi_range pending[SSI_PENDING_MAX];	/* to be removed before user code runs there again */
+};
+
+struct ssi_mm {
+	__u64 id;
+	raw_spinlock_t lock;	/* all of node[] */
+	struct ssi_mm_node node[];
+};
+
+/*
+ * The current task's mm is about to run on a node: fill maps[WIRE_MAPS_MAX] with what must go and, if
+ * address is not 0, with rights around it.  Returns the count; *epoch as in struct wire_run.
+ */
+unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long address, struct wire_map *maps,
+			  __u64 *epoch);
+void ssi_mm_leave(struct ssi_mm *sm, unsigned int node);
+
+#endif
+#endif
