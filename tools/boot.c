@@ -145,7 +145,6 @@ int boot_configure(const struct options *o, const struct programs *p, const stru
 		write_config(f, o, d, streams);
 		written = !ferror(f);
 		if (fclose(f) == 0 && written && symlink(p->init, directory_file(d, "init")) == 0 &&
-		    mkdir(directory_file(d, "uml"), 0700) == 0 &&
 		    (o->root_kind != ROOT_IMAGE || symlink(o->root, directory_file(d, "image")) == 0))
 			return 0;
 	}
@@ -194,7 +193,7 @@ char **boot_kernel_arguments(const struct options *o, const struct directory *d,
 	ok = ok && argument(list, &count, "rootfstype=hostfs") && argument(list, &count, "rootflags=/") &&
 	     argument(list, &count, "ro") && argument(list, &count, "init=%s/init", d->path) &&
 	     argument(list, &count, BOOT_PARAMETER "=%s", d->path) &&
-	     argument(list, &count, "uml_dir=%s/uml", d->path) && argument(list, &count, "umid=" UML_NAME) &&
+	     argument(list, &count, "uml_dir=%s", d->path) && argument(list, &count, "umid=" UML_NAME) &&
 	     argument(list, &count, "con=null") && argument(list, &count, "ssl=null") &&
 	     argument(list, &count, "ssl0=null,fd:2") && argument(list, &count, "console=ttyS0") &&
 	     stream_arguments(list, &count, streams->kind);
@@ -249,7 +248,7 @@ bool boot_ask_to_end(const struct directory *d)
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
-	snprintf(to.sun_path, sizeof(to.sun_path), "%s", directory_file(d, "uml/" UML_NAME "/mconsole"));
+	snprintf(to.sun_path, sizeof(to.sun_path), "%s", directory_file(d, UML_NAME "/mconsole"));
 	sent = sendto(fd, &request, sizeof(request), MSG_DONTWAIT, (struct sockaddr *)&to, sizeof(to)) > 0;
 	close(fd);
 	return sent;

@@ -3,9 +3,9 @@
  * Run directories: $XDG_RUNTIME_DIR/pangea/NAME, or /tmp/pangea-UID/NAME.
  *
  * One a machine, mode 0700: what the machine's first process is told, logs, and the socket that `pangea
- * status` talks to. The file "lock" in it is locked as long as the machine lives, by the kernel's rules and
- * so also when pangea is killed; a directory whose lock is free is what an earlier machine left behind, and
- * its name may be used again.
+ * status` talks to.  The file "lock" in it names the process that started the machine and is locked by it,
+ * which ends with the process however that ends; a directory whose lock is free is what an earlier machine
+ * left behind, and its name may be used again.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -25,19 +25,17 @@
 #include "boot.h"
 #include "pangea.h"
 
-#define PREFIX_MAX	17	/* with "/pangea/", 63 of a name, "/uml/kernel/mconsole": a socket's 108 */
+#define PATH_LONGEST	90	/* of a run directory: sockets in it have at most 107 */
+#define RUNTIME_LONGEST	64	/* of XDG_RUNTIME_DIR, for the default name to fit */
 #define DISK_MIN	(16ull << 20)	/* for logs */
 
-/*
- * The kernel's command line and hostfs take the path as one word; and with a name behind it, it is the
- * path of sockets, which are short.
- */
+/* The kernel's command line and hostfs take the path as one word, and paths of sockets are short. */
 static bool path_is_plain(const char *path)
 {
 	static const char allowed[] =
 		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-_.+@%";
 
-	return path[0] == '/' && strlen(path) < PREFIX_MAX && strspn(path, allowed) == strlen(path);
+	return path[0] == '/' && strlen(path) <= RUNTIME_LONGEST && strspn(path, allowed) == strlen(path);
 }
 
 static bool own_directory(const char *path)
@@ -135,9 +133,12 @@ static int directory_claim(struct directory *d)
 	do
 		err = directory_try(d);
 	while (err == -EAGAIN);
-	if (!err)
-		directory_empty(d);
-	return err;
+	if (err)
+		return err;
+	directory_empty(d);
+	if (ftruncate(d->lock, 0) < 0 || dprintf(d->lock, "%d\n", getpid()) < 0)
+		return -errno;
+	return 0;
 }
 
 static int disk_check(const char *base)
@@ -171,6 +172,11 @@ int directory_make(struct directory *d, const char *name)
 		if (err != -EBUSY || name)
 			break;
 		snprintf(candidate, sizeof(candidate), "pangea%u", i);
+	}
+	if (!err && strlen(d->path) > PATH_LONGEST) {
+		directory_remove(d);
+		complain("%s: too long for a run directory; choose a shorter --name", d->path);
+		return EXIT_PANGEA;
 	}
 	if (err == -EBUSY)
 		complain("a machine named %s is running already; choose another --name", name);
@@ -266,6 +272,19 @@ int directory_find(struct directory *d, const char *name)
 	else
 		complain("no machine is running");
 	return EXIT_PANGEA;
+}
+
+pid_t directory_owner(const struct directory *d)
+{
+	FILE *f = fopen(directory_file(d, "lock"), "re");
+	int pid = 0;
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "%d", &pid) != 1 || !directory_lives(d))
+		pid = 0;
+	fclose(f);
+	return pid;
 }
 
 bool directory_wait_gone(const struct directory *d, unsigned seconds)

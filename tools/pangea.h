@@ -91,6 +91,8 @@ void directory_remove(struct directory *d);
 void directory_keep(struct directory *d);
 /* Finds a running machine by name, or the only one.  0, or an exit status after one line. */
 int directory_find(struct directory *d, const char *name);
+/* The process that has the machine's directory; 0: none. */
+pid_t directory_owner(const struct directory *d);
 /* Waits until the machine that directory_find() found is gone; false: it is still there. */
 bool directory_wait_gone(const struct directory *d, unsigned seconds);
 

@@ -4,6 +4,7 @@
  */
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,7 +13,7 @@
 #include "pangea.h"
 
 #define ANSWER_MS	5000
-#define GRACE_S		5	/* for a machine to end in order */
+#define GRACE_S		8	/* for a machine to end in order */
 
 static int control_connect(const struct directory *d)
 {
@@ -199,17 +200,14 @@ int command_status(int argc, char **argv)
 	return 0;
 }
 
-/* In order if its first process can be asked, else by its daemon. */
-static int machine_stop(const struct directory *d)
+/* The daemon of node 0 is asked when the process that started the machine does not do it. */
+static int machine_stop_daemon(const struct directory *d)
 {
 	Pangea__StopRequest request = PANGEA__STOP_REQUEST__INIT;
 	CONTROL_MESSAGE(message, STOP_REQUEST, stop_request, &request);
-	int fd, status = EXIT_PANGEA;
+	int fd = control_connect(d), status = EXIT_PANGEA;
 	char err[256];
 
-	if (boot_ask_to_end(d) && directory_wait_gone(d, GRACE_S))
-		return 0;
-	fd = control_connect(d);
 	if (fd < 0)
 		return EXIT_PANGEA;
 	if (control_send(fd, &message, err, sizeof(err)) < 0)
@@ -217,9 +215,18 @@ static int machine_stop(const struct directory *d)
 	else if (directory_wait_gone(d, GRACE_S))
 		status = 0;
 	else
-		complain("machine %s has not ended within %d s", d->name, GRACE_S);
+		complain("machine %s has not ended within %d s", d->name, 2 * GRACE_S);
 	close(fd);
 	return status;
+}
+
+static int machine_stop(const struct directory *d)
+{
+	pid_t owner = directory_owner(d);
+
+	if (owner > 0 && kill(owner, SIGTERM) == 0 && directory_wait_gone(d, GRACE_S))
+		return 0;
+	return machine_stop_daemon(d);
 }
 
 int command_stop(int argc, char **argv)
