@@ -83,12 +83,18 @@ static void handle_own(struct dsm *d)
 	}
 }
 
-/* First in every entry function: time goes on, and memory for all that may follow is there. */
-static int enter(struct dsm *d, uint64_t now_ns)
+/* Callers may have read the clock before they waited for each other. */
+static void advance_time(struct dsm *d, uint64_t now_ns)
 {
 	if (now_ns > d->now_ns)
 		d->now_ns = now_ns;
 	directory_forget_cooled(d);
+}
+
+/* First in every entry function: time goes on, and memory for all that may follow is there. */
+static int enter(struct dsm *d, uint64_t now_ns)
+{
+	advance_time(d, now_ns);
 	return frame_reserve(d);
 }
 
@@ -148,11 +154,10 @@ int dsm_receive(struct dsm *d, unsigned from, const struct dsm_msg *msg, uint64_
 	return 0;
 }
 
+/* No request can begin in here, so no memory is needed. */
 uint64_t dsm_tick(struct dsm *d, uint64_t now_ns)
 {
-	if (now_ns > d->now_ns)
-		d->now_ns = now_ns;
-	directory_forget_cooled(d);
+	advance_time(d, now_ns);
 	while (directory_continue_due(d))
 		handle_own(d);
 	return directory_deadline(d);

@@ -535,7 +535,8 @@ static void test_residence(void **state)
 			{ "1 ACK for 0", "install E zero, discarded" },
 			{ "2 GET E for 2", "revoke I read, to 2 GRANT E for 2 page" } } },
 		{ "time never goes back", 3, RESIDENCE_NS, DSM_INVALID, {
-			{ "at 5000", "" }, NODE1_WRITES, { "at 10", "" }, { "2 GET E for 2", "" }, { "tick", "due 6000" } } },
+			{ "at 5000", "" }, { "tick", "never" },
+			{ "at 10", "" }, NODE1_WRITES, { "2 GET E for 2", "" }, { "tick", "due 6000" } } },
 	};
 
 	(void)state;
