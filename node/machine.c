@@ -92,12 +92,15 @@ int machine_frame_fd(const struct machine *m)
 	return m->frame_fd;
 }
 
-static void add_link(struct machine_stats *stats, const struct link *link)
+static void add_link(struct machine_stats *stats, struct link *link)
 {
+	struct link_stats counters;
+
 	if (!link)
 		return;
-	stats->bytes_in += link->stats.bytes_in;
-	stats->bytes_out += link->stats.bytes_out;
+	link_get_stats(link, &counters);
+	stats->bytes_in += counters.bytes_in;
+	stats->bytes_out += counters.bytes_out;
 }
 
 static void add_core(struct machine_stats *stats, struct machine *m)

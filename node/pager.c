@@ -220,15 +220,10 @@ static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state keep, 
 static void op_install(void *ctx, uint64_t pfn, enum dsm_state state, enum dsm_payload payload,
 		       const void *page)
 {
-	struct machine *m = ctx;
-
 	(void)state;
+	/* a frame that comes was Invalid, so it is a hole, which reads as zero */
 	if (payload == DSM_PAYLOAD_PAGE)
-		frame_write(m, pfn, page);
-	else if (payload == DSM_PAYLOAD_ZERO) {
-		expose_to_kernel(m, pfn);
-		punch(m, pfn, 1);
-	}
+		frame_write(ctx, pfn, page);
 }
 
 static void op_ready(void *ctx, uint64_t pfn, enum dsm_state state)

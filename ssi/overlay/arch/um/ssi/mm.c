@@ -138,8 +138,8 @@ static bool extends(const struct wire_map *map, unsigned long address, unsigned 
 }
 
 /* The rights in the aligned window of AROUND_PAGES that holds address. */
-static unsigned int give_around(struct mm_struct *mm, unsigned long address, struct wire_map *maps,
-				unsigned int count)
+static unsigned int give_around(struct mm_struct *mm, unsigned int node, unsigned long address,
+				struct wire_map *maps, unsigned int count)
 {
 	unsigned long at = address & ~(AROUND_PAGES * PAGE_SIZE - 1), end = at + AROUND_PAGES * PAGE_SIZE;
 	unsigned int first = count;
@@ -151,6 +151,7 @@ static unsigned int give_around(struct mm_struct *mm, unsigned long address, str
 
 		if (!prot)
 			continue;
+		ssi_frames_given(node, pte_pfn(entry), 1);
 		if (count > first && extends(&maps[count - 1], at, pte_pfn(entry), prot))
 			maps[count - 1].pages++;
 		else
@@ -205,7 +206,7 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long ad
 	smp_mb();	/* counted as running before the entries are read; pairs with the lock in ssi_revoke() */
 	count = take_pending(n, maps);
 	if (address && address < TASK_SIZE)
-		count = give_around(current->mm, address, maps, count);
+		count = give_around(current->mm, node, address, maps, count);
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	return count;
 }

@@ -28,18 +28,46 @@ static void send_to(unsigned int node, const struct wire_hdr *msg)
 		ssi_lost("a node");
 }
 
-static void request(unsigned int node, struct wire_hdr *msg)
+/* The node's lock is held: one request at a time. */
+static void request_locked(unsigned int node, struct wire_hdr *msg)
 {
-	struct ssi_node *n = &ssi_nodes[node];
 	struct wire_ack ack;
-	unsigned long flags;
 
-	raw_spin_lock_irqsave(&n->lock, flags);
-	msg->seq = ++n->seq;
+	msg->seq = ++ssi_nodes[node].seq;
 	send_to(node, msg);
 	if (ssi_link_receive(ssi_boot.nodes[node].mm_fd, &ack, sizeof(ack), sizeof(ack)) < 0 ||
 	    ack.hdr.type != WIRE_ACK || ack.hdr.seq != msg->seq)
 		ssi_lost("a node");
+}
+
+static void request(unsigned int node, struct wire_hdr *msg)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&ssi_nodes[node].lock, flags);
+	request_locked(node, msg);
+	raw_spin_unlock_irqrestore(&ssi_nodes[node].lock, flags);
+}
+
+void ssi_node_discard(unsigned int node, unsigned int (*collect)(unsigned int, struct wire_range *),
+		      void (*done)(const struct wire_range *, unsigned int))
+{
+	struct ssi_node *n = &ssi_nodes[node];
+	struct wire_discard *msg = &n->discard.msg;
+	unsigned int count;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&n->lock, flags);
+	count = collect(node, n->discard.ranges);
+	if (count) {
+		*msg = (struct wire_discard){
+			.hdr.length = sizeof(*msg) + count * sizeof(struct wire_range),
+			.hdr.type = WIRE_DISCARD,
+			.range_count = count,
+		};
+		request_locked(node, &msg->hdr);
+		done(n->discard.ranges, count);
+	}
 	raw_spin_unlock_irqrestore(&n->lock, flags);
 }
 

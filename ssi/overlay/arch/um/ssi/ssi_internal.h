@@ -6,6 +6,7 @@
  *   cpu.c                 running the user half of a CPU
  *   mm.c                  address spaces: giving rights lazily, taking them away at once
  *   node.c                the mm channel of each node
+ *   frames.c              frames that the kernel frees and allocates
  *   link_user.c           host system calls on channels
  *
  * Lock order: ssi_mm.lock, then ssi_node.lock.  Both are taken with interrupts off and held while a node
@@ -46,6 +47,10 @@ extern struct ssi_boot ssi_boot;
 struct ssi_node {
 	raw_spinlock_t lock;	/* one request at a time on the mm channel */
 	__u64 seq;		/* of the newest request */
+	struct {
+		struct wire_discard msg;
+		struct wire_range ranges[WIRE_RANGES_MAX];
+	} discard;
 };
 
 extern struct ssi_node ssi_nodes[SSI_NODES_MAX];
@@ -53,7 +58,16 @@ extern struct ssi_node ssi_nodes[SSI_NODES_MAX];
 unsigned int ssi_cpu_node(unsigned int cpu);
 void ssi_node_revoke(unsigned int node, __u64 mm, unsigned long start, unsigned long end);
 void ssi_node_free_mm(unsigned int node, __u64 mm);
+/*
+ * Discard frames at home on a node: collect fills ranges[WIRE_RANGES_MAX] and returns their count, done is
+ * called after they have been discarded, both under the node's lock.
+ */
+void ssi_node_discard(unsigned int node, unsigned int (*collect)(unsigned int, struct wire_range *),
+		      void (*done)(const struct wire_range *, unsigned int));
 void ssi_node_interrupt(unsigned int node, unsigned int cpu, __u64 run);
+
+/* --- frames.c --- */
+void ssi_frames_given(unsigned int node, unsigned long pfn, unsigned long count);
 
 /* --- mm.c --- */
 struct ssi_range { unsigned long start, end; };
