@@ -45,6 +45,7 @@ check() {
 	fi
 	echo "not ok $name: $(_reason "$log")"
 	sed 's/^/# /' "$log" | tail -n 40
+	set_aside
 	return 1
 }
 
@@ -87,7 +88,6 @@ expect() {
 	run "$@" || status=$?
 	[ $status = "$wanted" ] && return 0
 	sed 's/^/err: /' "$WORK/err"
-	keep_logs
 	fatal "pangea run $*: status $status, not $wanted: $(_reason "$WORK/err")"
 }
 
@@ -100,14 +100,14 @@ one_line() {
 	contains stderr "$(cat "$WORK/err")" "$1"
 }
 
-# What a machine that failed has written, for whoever reads the test's directory.
-keep_logs() {
+# What failed machines have written goes out of the next case's way, for whoever reads the script's directory.
+set_aside() {
 	local directory
 
 	for directory in "$XDG_RUNTIME_DIR"/pangea/*/; do
 		[ -d "$directory" ] || continue
-		cp -r "$directory" "$WORK/logs.$(_now_ms)" 2>/dev/null
-		tail -n 5 "$directory"/*.log 2>/dev/null
+		tail -qn 5 "$directory"/*.log 2>/dev/null | sed 's/^/# log: /'
+		flock -n "$directory/lock" mv "$directory" "$WORK/logs.$(_now_ms)" 2>/dev/null
 	done
 }
 

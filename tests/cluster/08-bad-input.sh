@@ -40,7 +40,7 @@ options() {
 sizes() {
 	local bad
 
-	for bad in 0 -1 17 1000000000000 x 3x '' ' 3' 3.5 0x2; do
+	for bad in 0 -1 17 1000000000000 x 3x '' 3.5 0x2; do
 		refused 2 'nodes' run --nodes "$bad" true
 	done
 	for bad in 0 65 -3 one; do
@@ -92,9 +92,9 @@ names() {
 	for bad in '' 'a b' -x ../up 'a/b' "$(printf 'n%.0s' $(seq 80))"; do
 		refused 2 'name' run --name="$bad" true
 	done
-	refused 125 'no machine|is not running' status nobody
-	refused 125 'no machine|is not running' stop nobody
-	refused 125 'no machine|is not running' stop
+	refused 125 'no machine|no running machine' status nobody
+	refused 125 'no machine|no running machine' stop nobody
+	refused 125 'no machine|no running machine' stop
 	refused 2 'one machine' status a b
 }
 
@@ -111,9 +111,13 @@ name_taken() {
 addresses() {
 	local bad
 
-	for bad in '' 127.0.0.1 :1 127.0.0.1: 127.0.0.1:x 127.0.0.1:99999 127.0.0.1:-1 1.2.3.4.5:1 host:name:1; do
+	for bad in '' 127.0.0.1 :1 127.0.0.1: 127.0.0.1:x 127.0.0.1:99999 127.0.0.1:-1; do
 		refused 2 'listen' up --listen "$bad" true
 		refused 2 'join' node --join "$bad"
+	done
+	for bad in 1.2.3.4.5:1 host:name:1 nowhere.invalid:7200; do
+		refused_late 125 "$bad" up --listen "$bad" true
+		refused_late 125 "$bad" node --join "$bad"
 	done
 	# Without encryption nothing but loopback and private addresses will do.
 	refused_late 125 '8.8.8.8|private|loopback' up --listen 8.8.8.8:7200 true

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What runs in the machine, or natively, to be measured.  Every result is one line `KEY NANOSECONDS`, a median.
+ *
+ *   measure call CPU COUNT           getppid() on a CPU
+ *   measure work CPU MILLIONS        user time and wall time of so many million rounds of arithmetic
+ *   measure miss CPU HOME WRITER PAGES ROUNDS
+ *                                    loads and stores by CPU of pages at home on node HOME, last written by CPU
+ *                                    WRITER; then stores to pages that it has read (upgrades)
+ *   measure move FROM TO ROUNDS      from sched_setaffinity() of another process to its first system call on TO
+ *   measure phases                   does what its input says, one line at a time (see phases()), and answers
+ *
+ * Time inside is read from the time stamp counter, since a clock may need a system call; its rate is measured
+ * against the clock over the whole run.  move compares counters of two nodes, so they must be on one host.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+enum { PAGE = 4096, BIND = 2 /* MPOL_BIND */ };
+
+static uint64_t first_ns, first_ticks;
+
+__attribute__((noreturn))
+static void die(const char *what)
+{
+	fprintf(stderr, "measure: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static double to_ns(uint64_t ticks)
+{
+	return (double)ticks * (double)(now_ns() - first_ns) / (double)(__rdtsc() - first_ticks);
+}
+
+static void pin(pid_t pid, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(pid, sizeof(set), &set) < 0)
+		die("sched_setaffinity");
+}
+
+static int ascending(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void report(const char *key, uint64_t *ticks, size_t count)
+{
+	qsort(ticks, count, sizeof(*ticks), ascending);
+	printf("%s %.0f\n", key, to_ns(ticks[count / 2]));
+	fflush(stdout);
+}
+
+static uint64_t *new_times(size_t count)
+{
+	uint64_t *times = calloc(count, sizeof(*times));
+
+	if (!times)
+		die("memory");
+	return times;
+}
+
+static void measure_call(int cpu, size_t count)
+{
+	uint64_t *times = new_times(count), start;
+
+	pin(0, cpu);
+	for (size_t i = 0; i < count; i++) {
+		start = __rdtsc();
+		syscall(SYS_getppid);
+		times[i] = __rdtsc() - start;
+	}
+	report("call", times, count);
+	free(times);
+}
+
+static void measure_work(int cpu, long millions)
+{
+	struct rusage use;
+	uint64_t start, wall, x = 88172645463325252u;
+	double user;
+
+	pin(0, cpu);
+	start = now_ns();
+	for (long i = 0; i < millions * 1000000; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+	}
+	wall = now_ns() - start;
+	if (!x || getrusage(RUSAGE_SELF, &use) < 0)
+		die("getrusage");
+	user = (double)use.ru_utime.tv_sec * 1e9 + (double)use.ru_utime.tv_usec * 1e3;
+	printf("user %.0f\nwall %llu\n", user, (unsigned long long)wall);
+}
+
+struct area {
+	volatile uint64_t *words;
+	size_t pages;
+};
+
+static struct area make_area(size_t pages, int home)
+{
+	struct area area = { .pages = pages };
+	unsigned long mask = 1ul << home;
+
+	area.words = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (area.words == MAP_FAILED)
+		die("mmap");
+	if (home >= 0 && syscall(SYS_mbind, area.words, pages * PAGE, BIND, &mask, 64, 0) < 0 && errno != ENOSYS)
+		die("mbind");
+	return area;
+}
+
+static void store_all(struct area *area, uint64_t value)
+{
+	for (size_t page = 0; page < area->pages; page++)
+		area->words[page * PAGE / 8 + page % 512] = value + page + 1;
+}
+
+static uint64_t load_all(struct area *area)
+{
+	uint64_t sum = 0;
+
+	for (size_t page = 0; page < area->pages; page++)
+		sum += area->words[page * PAGE / 8 + page % 512];
+	return sum;
+}
+
+static uint64_t timed_load(struct area *area, size_t page, uint64_t wanted)
+{
+	uint64_t start = __rdtsc(), seen = area->words[page * PAGE / 8 + page % 512], end = __rdtsc();
+
+	if (seen != wanted) {
+		fprintf(stderr, "measure: page %zu holds a wrong value\n", page);
+		exit(1);
+	}
+	return end - start;
+}
+
+static uint64_t timed_store(struct area *area, size_t page, uint64_t value)
+{
+	uint64_t start = __rdtsc();
+
+	area->words[page * PAGE / 8 + page % 512] = value;
+	_mm_mfence();
+	return __rdtsc() - start;
+}
+
+static void measure_miss(int cpu, int home, int writer, size_t pages, size_t rounds)
+{
+	struct area area = make_area(pages, home);
+	uint64_t *reads = new_times(pages * rounds), *writes = new_times(pages * rounds);
+	uint64_t *upgrades = new_times(pages * rounds);
+	size_t n = 0;
+
+	pin(0, cpu);
+	store_all(&area, 0);		/* so that mappings are there, and only frames are missing */
+	for (size_t round = 0; round < rounds; round++) {
+		pin(0, writer);
+		store_all(&area, round);
+		pin(0, cpu);
+		for (size_t page = 0; page < pages; page++)
+			reads[n + page] = timed_load(&area, page, round + page + 1);
+		for (size_t page = 0; page < pages; page++)
+			upgrades[n + page] = timed_store(&area, page, 7);
+		pin(0, writer);
+		store_all(&area, round);
+		pin(0, cpu);
+		for (size_t page = 0; page < pages; page++)
+			writes[n + page] = timed_store(&area, page, 9);
+		n += pages;
+	}
+	report("read", reads, n);
+	report("upgrade", upgrades, n);
+	report("write", writes, n);
+}
+
+struct traveller {
+	_Atomic uint64_t arrived;	/* ticks at the first system call after a move */
+	_Atomic int cpu;		/* where that was */
+};
+
+/* Makes system calls and notes when one of them is made on another CPU than the last. */
+static void travel(struct traveller *traveller)
+{
+	unsigned cpu, last = ~0u;
+
+	for (;;) {
+		if (syscall(SYS_getcpu, &cpu, NULL, NULL) < 0)
+			die("getcpu");
+		if (cpu == last)
+			continue;
+		traveller->arrived = __rdtsc();
+		traveller->cpu = (int)cpu;
+		last = cpu;
+	}
+}
+
+static uint64_t move_once(struct traveller *traveller, pid_t pid, int to)
+{
+	uint64_t sent = __rdtsc();
+
+	pin(pid, to);
+	while (traveller->cpu != to)
+		usleep(1000);
+	return traveller->arrived - sent;
+}
+
+static void measure_move(int from, int to, size_t rounds)
+{
+	struct traveller *traveller;
+	uint64_t *times = new_times(rounds);
+	pid_t pid;
+
+	traveller = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (traveller == MAP_FAILED)
+		die("mmap");
+	traveller->cpu = -1;
+	pid = fork();
+	if (pid < 0)
+		die("fork");
+	if (!pid)
+		travel(traveller);
+	pin(0, 0);
+	for (size_t i = 0; i < rounds; i++) {
+		move_once(traveller, pid, from);
+		usleep(20000);
+		times[i] = move_once(traveller, pid, to);
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	report("move", times, rounds);
+	free(times);
+}
+
+/*
+ * Lines: area PAGES HOME, store CPU, load CPU, quit.  Only what a line says happens between its answer and the
+ * next one's, so that counters read between them tell what it cost.
+ */
+static void phases(void)
+{
+	struct area area = { 0 };
+	char line[128], what[16];
+	uint64_t value = 0;
+
+	while (fgets(line, sizeof(line), stdin)) {
+		int a = 0, b = 0;
+
+		if (sscanf(line, "%15s %d %d", what, &a, &b) < 1 || strcmp(what, "quit") == 0)
+			return;
+		if (strcmp(what, "area") == 0)
+			area = make_area((size_t)a, b);
+		else
+			pin(0, a);
+		if (strcmp(what, "store") == 0)
+			store_all(&area, ++value);
+		else if (strcmp(what, "load") == 0 && load_all(&area) == 1)
+			die("load");
+		printf("done %s\n", what);
+		fflush(stdout);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	long number[6] = { 0 };
+
+	for (int i = 2; i < argc && i < 8; i++)
+		number[i - 2] = strtol(argv[i], NULL, 10);
+	first_ns = now_ns();
+	first_ticks = __rdtsc();
+	if (argc == 4 && strcmp(argv[1], "call") == 0)
+		measure_call((int)number[0], (size_t)number[1]);
+	else if (argc == 4 && strcmp(argv[1], "work") == 0)
+		measure_work((int)number[0], number[1]);
+	else if (argc == 7 && strcmp(argv[1], "miss") == 0)
+		measure_miss((int)number[0], (int)number[1], (int)number[2], (size_t)number[3], (size_t)number[4]);
+	else if (argc == 5 && strcmp(argv[1], "move") == 0)
+		measure_move((int)number[0], (int)number[1], (size_t)number[2]);
+	else if (argc == 2 && strcmp(argv[1], "phases") == 0)
+		phases();
+	else {
+		fprintf(stderr, "usage: measure call|work|miss|move|phases ARGUMENT...; see its source\n");
+		return 2;
+	}
+	return 0;
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Raw TCP round trips, the floor under everything between two nodes.
+ *
+ *   pingpong serve ADDR:PORT REQUEST REPLY            until its client leaves
+ *   pingpong call ADDR:PORT REQUEST REPLY COUNT       prints the median in nanoseconds; sizes in bytes
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static char buffer[65536];
+
+__attribute__((noreturn))
+static void die(const char *what)
+{
+	fprintf(stderr, "pingpong: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static struct sockaddr_in parse_address(const char *text)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	char host[64];
+	unsigned port;
+
+	if (sscanf(text, "%63[^:]:%u", host, &port) != 2 || inet_pton(AF_INET, host, &address.sin_addr) != 1)
+		die(text);
+	address.sin_port = htons((uint16_t)port);
+	return address;
+}
+
+static void set_no_delay(int fd)
+{
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int)) < 0)
+		die("TCP_NODELAY");
+}
+
+static int receive(int fd, size_t length)
+{
+	ssize_t got = recv(fd, buffer, length, MSG_WAITALL);
+
+	if (got < 0)
+		die("recv");
+	return (size_t)got == length;
+}
+
+static void transmit(int fd, size_t length)
+{
+	if (send(fd, buffer, length, MSG_NOSIGNAL) != (ssize_t)length)
+		die("send");
+}
+
+static int serve(const char *where, size_t request, size_t reply)
+{
+	struct sockaddr_in address = parse_address(where);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), fd;
+
+	if (setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)) < 0 ||
+	    bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(listener, 1) < 0)
+		die(where);
+	puts("listening");
+	fflush(stdout);
+	fd = accept(listener, NULL, NULL);
+	if (fd < 0)
+		die("accept");
+	set_no_delay(fd);
+	while (receive(fd, request))
+		transmit(fd, reply);
+	return 0;
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static int ascending(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static int call(const char *where, size_t request, size_t reply, size_t count)
+{
+	struct sockaddr_in address = parse_address(where);
+	int64_t *times = calloc(count, sizeof(*times)), start;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (!times || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		die(where);
+	set_no_delay(fd);
+	for (size_t i = 0; i < count; i++) {
+		start = now_ns();
+		transmit(fd, request);
+		if (!receive(fd, reply))
+			die("the other side has left");
+		times[i] = now_ns() - start;
+	}
+	qsort(times, count, sizeof(*times), ascending);
+	printf("%lld\n", (long long)times[count / 2]);
+	free(times);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 5 && strcmp(argv[1], "serve") == 0)
+		return serve(argv[2], strtoul(argv[3], NULL, 10), strtoul(argv[4], NULL, 10));
+	if (argc == 6 && strcmp(argv[1], "call") == 0)
+		return call(argv[2], strtoul(argv[3], NULL, 10), strtoul(argv[4], NULL, 10),
+			    strtoul(argv[5], NULL, 10));
+	fprintf(stderr, "usage: pingpong serve|call ADDR:PORT REQUEST REPLY [COUNT]\n");
+	return 2;
+}
