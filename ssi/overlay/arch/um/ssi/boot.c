@@ -57,7 +57,7 @@ static int __init ssi_attach(void)
 	ret = ssi_open_userfaultfd(&uffd);
 	if (ret < 0)
 		panic("no userfaultfd right on the kernel host (%d)", ret);
-	pager.user_mode_only = ret;
+	pager.user_mode_only = ssi_touch_frames = ret;
 	ret = ssi_hand_over(ssi_boot.pager_fd, &pager, uffd);
 	if (ret)
 		panic("the daemon does not serve this kernel's faults (%d)", ret);

@@ -89,6 +89,13 @@ void arch_free_page(struct page *page, int order)
 		set_bit(pfn, stale);
 }
 
+/* So that host system calls find them (host_user.c). */
+static void touch(struct page *page, unsigned int count)
+{
+	for (; count; page++, count--)
+		atomic_or(0, (atomic_t *)page_address(page));
+}
+
 void arch_alloc_page(struct page *page, int order)
 {
 	unsigned long first = page_to_pfn(page), end = first + (1UL << order), pfn;
@@ -97,9 +104,10 @@ void arch_alloc_page(struct page *page, int order)
 	if (!ready)
 		return;
 	remote = home_of(first) != 0;
-	if (!remote && !any_stale(first, end))
-		return;
-	discard_before_use(first, end);
+	if (remote || any_stale(first, end))
+		discard_before_use(first, end);
+	if (!remote && ssi_touch_frames)
+		touch(page, 1 << order);
 	for (pfn = first; remote && pfn < end; pfn++) {
 		set_bit(pfn, zero);
 		set_bit(pfn, away);	/* its own node may hold it from now on */

@@ -8,6 +8,7 @@
  *   node.c                the mm channel of each node
  *   frames.c              frames that the kernel frees and allocates
  *   link_user.c           host system calls on channels
+ *   host_user.c           host system calls on frames, for ordinary users
  *
  * Lock order: ssi_mm.lock, then ssi_node.lock.  Both are taken with interrupts off and held while a node
  * answers: that is a shoot-down, and takes a network round trip.  Nodes answer without the kernel's help.
@@ -35,6 +36,8 @@ void ssi_lost(const char *what) __attribute__((noreturn));
 int ssi_read_boot(int fd, struct ssi_boot *boot);
 /* 0: host system calls fault like the kernel itself; 1: they do not; -errno */
 int ssi_open_userfaultfd(int *fd);
+/* Host system calls do not wait for frames: touch them first (host_user.c). */
+extern int ssi_touch_frames;
 int ssi_hand_over(int sock, const struct ssi_pager *pager, int uffd);
 
 #ifndef __UM_HOST__
