@@ -79,6 +79,8 @@ struct waiter {
 
 /* 0: mapped, go on; 1: the slot is resumed (or the kernel woken) as soon as the frame is here; -errno. */
 int pager_fault(struct machine *m, struct waiter *w);
+/* Spare the faults on frames that this node holds already.  mm.lock held. */
+void pager_map_held(struct machine *m, int uffd, const struct wire_map *map);
 int pager_start(struct machine *m, char *err, size_t err_size);
 void pager_stop(struct machine *m);
 /* Before and after any call into m->dsm; after unlocking call pager_settle(). */

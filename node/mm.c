@@ -266,6 +266,9 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 	}
 	if (!ret)
 		ret = batch_flush(&b);
+	for (unsigned i = 0; i < count && !ret; i++)
+		if (maps[i].prot && mm->revoked <= epoch)
+			pager_map_held(m, mm->uffd, &maps[i]);
 	if (ret)
 		log_line(LOG_WARNING, "mm %llu: mapping failed: %s", (unsigned long long)mm->id, strerror(-ret));
 	return ret;

@@ -172,6 +172,18 @@ static void map_frame(struct machine *m, int uffd, uint64_t address, uint64_t pf
 	}
 }
 
+void pager_map_held(struct machine *m, int uffd, const struct wire_map *map)
+{
+	frames_lock(m);
+	for (uint32_t i = 0; i < map->pages; i++) {
+		enum dsm_state state = dsm_state(m->dsm, map->pfn + i);
+
+		if (state != DSM_INVALID)
+			map_frame(m, uffd, map->addr + (uint64_t)i * NODE_PAGE_SIZE, map->pfn + i, state);
+	}
+	frames_unlock(m);
+}
+
 /* Node 0: the kernel must fault on this frame from now on.  frames_lock held. */
 static void expose_to_kernel(struct machine *m, uint64_t pfn)
 {
