@@ -146,14 +146,22 @@ static inline void guest_move(pid_t pid, int index)
 	CHECK_EQUAL(cpu, guest_cpu(index));
 }
 
-/* fork(), the child on the index-th CPU. */
+/* fork(), the child on the index-th CPU: it is there before the parent goes on and may move it elsewhere. */
 static inline pid_t guest_fork(int index)
 {
-	pid_t pid = fork();
+	int there[2];
+	char none;
+	pid_t pid;
 
+	CHECK(pipe(there) == 0);
+	pid = fork();
 	CHECK(pid >= 0);
 	if (!pid)
 		guest_move(0, index);
+	CHECK(close(there[1]) == 0);
+	if (pid)
+		CHECK(read(there[0], &none, 1) == 0);
+	CHECK(close(there[0]) == 0);
 	return pid;
 }
 
