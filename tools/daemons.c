@@ -164,8 +164,9 @@ int daemons_continue(struct daemons *d)
 
 	close(d->ready_fd);
 	d->ready_fd = -1;
-	if (n <= 0)	/* it is ending, and says why */
+	if (n <= 0)	/* it is ending */
 		return 0;
+	d->listening = true;
 	join[n] = 0;
 	join[strcspn(join, "\n")] = 0;
 	if (d->options->one_node_here && d->options->nodes > 1)

@@ -42,13 +42,14 @@ struct request {
 	char body[512];
 };
 
+/* Everything is padded to four bytes, as nested attributes count the padding of the last one in them. */
 static void *request_put(struct request *r, const void *data, size_t size)
 {
-	char *at = (char *)r + NLMSG_ALIGN(r->header.nlmsg_len);
+	char *at = (char *)r + r->header.nlmsg_len;
 
 	if (size)
 		memcpy(at, data, size);
-	r->header.nlmsg_len = NLMSG_ALIGN(r->header.nlmsg_len) + size;
+	r->header.nlmsg_len += NLMSG_ALIGN(size);
 	return at;
 }
 
@@ -73,7 +74,7 @@ static struct rtattr *request_attribute(struct request *r, int type, const void 
 
 static void request_nest_end(struct request *r, struct rtattr *nest)
 {
-	nest->rta_len = (char *)r + NLMSG_ALIGN(r->header.nlmsg_len) - (char *)nest;
+	nest->rta_len = (char *)r + r->header.nlmsg_len - (char *)nest;
 }
 
 static int request_do(int netlink, struct request *r)
@@ -220,9 +221,10 @@ int networks_make(struct networks *n, unsigned nodes)
 		return 0;
 	networks_close(n);
 	/* Root in a container may not make networks; its nodes meet on loopback, like an ordinary user's. */
-	if (err == -EPERM || err == -EOPNOTSUPP)
+	if (err == -EPERM)
 		return 0;
-	complain("cannot make the network of the nodes: %s", strerror(-err));
+	complain("cannot make the network of the nodes: %s%s", strerror(-err), err == -EOPNOTSUPP ?
+		 "; this kernel lacks bridge or veth, run pangea as another user than root" : "");
 	return EXIT_PANGEA;
 }
 

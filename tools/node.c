@@ -149,8 +149,8 @@ static int node_run(const struct node_options *o, const struct programs *p, stru
 		return ended_by ? 128 + ended_by : 0;
 	}
 	if (WIFSIGNALED(status))
-		complain("the node's daemon was killed by signal %d", WTERMSIG(status));
-	complain("its log is %s", directory_file(d, "node.log"));
+		complain("the node's daemon was killed by signal %d; its log is %s", WTERMSIG(status),
+			 directory_file(d, "node.log"));
 	directory_keep(d);
 	return EXIT_PANGEA;
 }

@@ -9,11 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "pangea.h"
 
+#define KERNEL_SPACE		(512ull << 20)	/* of the kernel process, beside the machine's memory */
 #define EXT4_MAGIC_OFFSET	1080	/* of s_magic: in the superblock at 1024 */
 
 enum { OPT_NODES = 256, OPT_CPUS, OPT_MEM, OPT_ROOT, OPT_RW, OPT_NAME, OPT_LISTEN, OPT_HELP };
@@ -83,7 +85,7 @@ int count_parse(const char *sub, const char *option, const char *text, unsigned 
 	char *end;
 
 	value = strtoul(text, &end, 10);
-	if (end == text || *end || *text == '-' || value < 1 || value > max)
+	if (*text < '0' || *text > '9' || *end || value < 1 || value > max)
 		return usage_error(sub, "--%s %s: not a number from 1 to %u", option, text, max);
 	*count = value;
 	return 0;
@@ -233,12 +235,31 @@ static uint64_t host_memory_available(void)
 	return kib ? (uint64_t)kib << 10 : UINT64_MAX;
 }
 
-/* What is possible one by one may be impossible together. */
-static int options_check(struct options *o)
+static int memory_check(const struct options *o)
 {
 	uint64_t available = host_memory_available();
 	uint64_t here = o->one_node_here ? o->memory / o->nodes : o->memory;
+	struct rlimit space;
 
+	if (here > available) {
+		complain("--mem: nodes here may need %lluM, this host has %lluM to spare; ask for less",
+			 (unsigned long long)here >> 20, (unsigned long long)available >> 20);
+		return EXIT_PANGEA;
+	}
+	if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY &&
+	    space.rlim_cur < o->memory + KERNEL_SPACE) {
+		complain("--mem: %lluM need an address space of %lluM, its limit is %lluM; see ulimit -v",
+			 (unsigned long long)o->memory >> 20,
+			 (unsigned long long)(o->memory + KERNEL_SPACE) >> 20,
+			 (unsigned long long)space.rlim_cur >> 20);
+		return EXIT_PANGEA;
+	}
+	return 0;
+}
+
+/* What is possible one by one may be impossible together. */
+static int options_check(struct options *o)
+{
 	if (o->nodes * o->cpus > CPUS_MAX)
 		return usage_error(o->subcommand, "%u nodes of %u CPUs are %u CPUs; a machine has at most %u",
 				   o->nodes, o->cpus, o->nodes * o->cpus, CPUS_MAX);
@@ -246,14 +267,9 @@ static int options_check(struct options *o)
 		return usage_error(o->subcommand,
 				   "--mem: %lluM are too little for %u nodes; each needs %lluM",
 				   (unsigned long long)o->memory >> 20, o->nodes, NODE_MEMORY_MIN >> 20);
-	if (here > available) {
-		complain("--mem: nodes here may need %lluM, this host has %lluM to spare; ask for less",
-			 (unsigned long long)here >> 20, (unsigned long long)available >> 20);
-		return EXIT_PANGEA;
-	}
 	if (o->one_node_here && !o->listen)
 		return usage_error(o->subcommand, "--listen ADDR:PORT is missing");
-	return 0;
+	return memory_check(o);
 }
 
 int options_parse(struct options *o, const char *subcommand, int argc, char **argv)

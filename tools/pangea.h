@@ -145,6 +145,7 @@ struct daemons {
 	unsigned started;
 	pid_t pid[NODES_MAX];		/* 0: not started, or ended */
 	int status[NODES_MAX];		/* wait status of those that have ended */
+	bool listening;			/* node 0 */
 	int ready_fd;			/* node 0 writes its address there when it listens; -1 */
 	const struct options *options;
 	const struct programs *programs;
@@ -168,8 +169,8 @@ void daemons_last_words(const struct daemons *d, unsigned node, char *line, size
 struct terminal;
 
 /*
- * First of all: notes which streams the caller has closed and puts /dev/null there, so that nothing opened later
- * takes their numbers.
+ * First of all: notes which streams the caller has closed and puts /dev/null there, so that nothing opened
+ * later takes their numbers.
  */
 void streams_note(void);
 /*

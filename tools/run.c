@@ -218,27 +218,28 @@ static void loop(struct machine *m)
 	}
 }
 
-/* The machine ended without COMMAND: say what is known, unless node 0 has ended by itself and said why. */
-static int failure_explain(const struct machine *m, const char *failure)
+/* What ended a machine that has not run COMMAND to its end; false: node 0 has said so itself, in one line. */
+static bool failure_reason(const struct machine *m, char *reason, size_t size)
 {
 	int status = m->daemons.status[0];
-	bool explained = m->stage == ENDING && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_PANGEA;
 	char words[256];
 
-	if (m->started && m->terminal)	/* what node 0 said in raw mode did not return the carriage */
-		fputc('\r', stderr);
-	if (*failure) {
-		complain("%s", failure);
-	} else if (m->failed_node > 0 && !explained) {
+	if (*reason)	/* the first process's own */
+		return true;
+	if (m->stage == ENDING && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_PANGEA)
+		return false;
+	if (m->failed_node > 0) {
 		daemons_last_words(&m->daemons, m->failed_node, words, sizeof(words));
-		complain("node%d ended: %s", m->failed_node, *words ? words : "it gave no reason");
+		snprintf(reason, size, "node%d ended: %s", m->failed_node,
+			 *words ? words : "it gave no reason");
 	} else if (WIFSIGNALED(status)) {
-		complain("node0's daemon was killed by signal %d", WTERMSIG(status));
-	} else if (!explained) {
-		complain("the kernel ended before COMMAND did");
+		snprintf(reason, size, "the daemon of node0 was killed by signal %d", WTERMSIG(status));
+	} else if (!m->daemons.listening) {
+		snprintf(reason, size, "the daemon of node0 ended with status %d", WEXITSTATUS(status));
+	} else {
+		snprintf(reason, size, "the kernel ended before COMMAND did");
 	}
-	complain("logs are in %s", m->directory.path);
-	return EXIT_PANGEA;
+	return true;
 }
 
 static int machine_result(struct machine *m)
@@ -251,9 +252,13 @@ static int machine_result(struct machine *m)
 		return m->signal ? 128 + m->signal : m->status;
 	}
 	if (status < 0 || *failure || m->status) {
-		status = m->status ?: failure_explain(m, failure);
+		/* In raw mode node 0's line did not return the carriage. */
+		if (m->started && strchr(m->streams.kind, 't'))
+			fputc('\r', stderr);
+		if (!m->status && failure_reason(m, failure, sizeof(failure)))
+			complain("%s; logs are in %s", failure, m->directory.path);
 		directory_keep(&m->directory);
-		return status;
+		return EXIT_PANGEA;
 	}
 	directory_remove(&m->directory);
 	return status;
