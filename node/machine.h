@@ -93,6 +93,8 @@ uint64_t pager_present(const struct machine *m);
 /* --- peers.c --- */
 
 void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg);
+/* What peers_send() put off; frames_lock not held. */
+void peers_send_deferred(struct machine *m);
 void peers_kick(struct machine *m);
 int peers_start(struct machine *m);
 void peers_stop(struct machine *m);
@@ -115,12 +117,17 @@ struct executor {
 
 int executor_start(struct machine *m, unsigned cpu, struct link *link);
 void executor_interrupt(struct machine *m, unsigned cpu, uint64_t run);
+/* Keep a thread (0: the calling one) where the host runs this CPU of the machine. */
+void pin_thread(unsigned cpu, pid_t tid);
 void executors_stop(struct machine *m);
 
 /* --- machine.c --- */
 
 #define MM_HASH 256
 #define WAITER_HASH 256
+#define DEFERRED_MAX 16
+
+struct deferred { unsigned to; struct dsm_msg msg; };
 
 struct machine {
 	struct machine_config config;
@@ -144,6 +151,8 @@ struct machine {
 	int pipe[2];			/* carries a page past its removal from the frame cache */
 	struct waiter *pending[WAITER_HASH];
 	struct waiter *done;
+	struct deferred deferred[DEFERRED_MAX];	/* messages that may wait until stubs are resumed */
+	unsigned deferred_count;
 	uint64_t deadline;		/* when dsm_tick() is next due, as the peers thread knows it */
 	pthread_cond_t discards_done;
 	uint64_t discards;		/* under way */

@@ -356,6 +356,8 @@ static int start_stub(struct machine *m, struct mm *mm, int area_fd)
 	ret = mm->uffd < 0 ? mm->uffd : 0;
 	for (unsigned i = 0; i < slots && !ret; i++)
 		ret = slot_wait(mm, mm_slot(mm, i));
+	for (unsigned i = 1; i < slots && !ret; i++)
+		pin_thread(own_node(m)->cpu_start + i - 1, mm_slot(mm, i)->tid);
 out:
 	close(sock[0]);
 	return ret;

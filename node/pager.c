@@ -367,6 +367,7 @@ static void resume_waiter(struct waiter *w)
 void pager_settle(struct machine *m)
 {
 	struct waiter *w;
+	bool deferred;
 	int ret;
 
 	for (;;) {
@@ -374,9 +375,10 @@ void pager_settle(struct machine *m)
 		w = m->done;
 		if (w)
 			m->done = w->next;
+		deferred = m->deferred_count;
 		pthread_mutex_unlock(&m->frames_lock);
 		if (!w)
-			return;
+			break;
 		ret = map_for_waiter(m, w);
 		if (ret)
 			ret = pager_fault(m, w);
@@ -385,6 +387,8 @@ void pager_settle(struct machine *m)
 		if (!ret)
 			resume_waiter(w);
 	}
+	if (deferred)
+		peers_send_deferred(m);
 }
 
 /* Blocks until no node holds the frames any more and all read as zero. */

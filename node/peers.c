@@ -27,7 +27,7 @@ void peers_kick(struct machine *m)
 		machine_fail(m, "eventfd: %s", strerror(errno));
 }
 
-void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
+static void send_now(struct machine *m, unsigned to, const struct dsm_msg *msg)
 {
 	bool page = msg->payload == DSM_PAYLOAD_PAGE;
 	struct wire_dsm wire = {
@@ -46,6 +46,29 @@ void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
 			     link && *link->error ? link->error : strerror(-ret));
 	else if (!ret && link->ops->wants_flush(link))
 		peers_kick(m);
+}
+
+/*
+ * DONE tells the home that a miss has ended.  Nobody waits for it as urgently as the thread that missed waits to
+ * go on, so it is sent after that thread has been resumed: by peers_send_deferred().
+ */
+void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
+{
+	if (msg->type == DSM_DONE && m->deferred_count < DEFERRED_MAX)
+		m->deferred[m->deferred_count++] = (struct deferred){ to, *msg };
+	else
+		send_now(m, to, msg);
+}
+
+void peers_send_deferred(struct machine *m)
+{
+	pthread_mutex_lock(&m->frames_lock);
+	while (m->deferred_count) {
+		struct deferred *d = &m->deferred[--m->deferred_count];
+
+		send_now(m, d->to, &d->msg);
+	}
+	pthread_mutex_unlock(&m->frames_lock);
 }
 
 static void peer_gone(struct machine *m, unsigned peer, int ret)
@@ -135,6 +158,7 @@ static void *peers_thread(void *arg)
 	unsigned peer[WIRE_NODES_MAX + 1], count;
 	uint64_t ignored;
 
+	pin_thread(own_node(m)->cpu_start, 0);
 	memset(alive, 1, sizeof(alive));
 	while (!m->stopping) {
 		fds[0] = (struct pollfd){ m->peers_event, POLLIN, 0 };

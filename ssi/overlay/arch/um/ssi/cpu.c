@@ -24,6 +24,7 @@
 struct ssi_cpu {
 	u64 run;			/* number of the newest RUN */
 	int in_user;
+	bool pinned;
 	u64 fp_mm;			/* fp was last exchanged for this mm; 0: nothing was */
 	u32 fp_length;
 	u8 fp[WIRE_FP_MAX] __aligned(64);
@@ -149,6 +150,10 @@ static unsigned long run_user(struct uml_pt_regs *regs, unsigned long fault)
 	int signal;
 
 	BUILD_BUG_ON(sizeof(((struct wire_run *)NULL)->gp) != sizeof(regs->gp));
+	if (!c->pinned) {
+		ssi_pin(raw_smp_processor_id());
+		c->pinned = true;
+	}
 	send_run(c, node, regs, fault);
 	receive_event(c, regs);
 	ssi_mm_leave(current->mm->context.ssi, node);

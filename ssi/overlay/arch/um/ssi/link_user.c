@@ -9,10 +9,13 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <kern_util.h>
 #include <os.h>
@@ -89,6 +92,25 @@ int ssi_link_wait(int fd, void *buf, int min, int size, int (*wanted)(void), voi
 	} while (n <= 0);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return ssi_link_receive(fd, buf, min, size);
+}
+
+/* Not the C library's functions: the kernel has its own of these names. */
+void ssi_pin(int cpu)
+{
+	const char *pin = getenv("PANGEA_PIN");
+	cpu_set_t allowed, one;
+	int skip, i;
+
+	CPU_ZERO(&allowed);
+	if ((pin && !strcmp(pin, "off")) || syscall(__NR_sched_getaffinity, getpid(), sizeof(allowed), &allowed) < 0)
+		return;
+	skip = cpu % CPU_COUNT(&allowed);
+	for (i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &allowed) && !skip--)
+			break;
+	CPU_ZERO(&one);
+	CPU_SET(i, &one);
+	syscall(__NR_sched_setaffinity, 0, sizeof(one), &one);
 }
 
 void ssi_lost(const char *what)

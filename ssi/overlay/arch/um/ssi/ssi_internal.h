@@ -29,6 +29,8 @@ int ssi_link_receive(int fd, void *buf, int min, int size);
  */
 int ssi_link_wait(int fd, void *buf, int min, int size, int (*wanted)(void), void (*interrupt)(void *),
 		  void *arg);
+/* The calling CPU's host thread to one of the host's CPUs, unless PANGEA_PIN=off is in the environment. */
+void ssi_pin(int cpu);
 /* The daemon ends a machine that has lost a part of it; until then nothing can go on. */
 void ssi_lost(const char *what) __attribute__((noreturn));
 
