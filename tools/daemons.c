@@ -129,10 +129,10 @@ int daemons_start(struct daemons *d, const int streams[3], char **kernel_argumen
 
 static int node_start(struct daemons *d, unsigned node, const char *join)
 {
-	char cpus[16], listen[64], name[16], file[32];
+	char cpus[16], listen[64], name[16], file[32], log[PATH_MAX];
 	char *argv[] = {
 		(char *)d->programs->daemon, "node", "--join", (char *)join, "--listen", listen,
-		"--cpus", cpus, "--stub", (char *)d->programs->stub, "--name", name, "--log", NULL, NULL,
+		"--cpus", cpus, "--stub", (char *)d->programs->stub, "--log", log, "--name", name, NULL,
 	};
 	int streams[3], err;
 
@@ -140,7 +140,7 @@ static int node_start(struct daemons *d, unsigned node, const char *join)
 	snprintf(name, sizeof(name), "node%u", node);
 	listen_address(d, node, listen, sizeof(listen));
 	snprintf(file, sizeof(file), "%s.log", name);
-	argv[ARRAY_SIZE(argv) - 2] = (char *)directory_file(d->directory, file);
+	snprintf(log, sizeof(log), "%s", directory_file(d->directory, file));
 	snprintf(file, sizeof(file), "%s.err", name);
 	streams[0] = open("/dev/null", O_RDWR | O_CLOEXEC);
 	streams[1] = streams[0];
