@@ -32,7 +32,7 @@
 enum stage { RUNNING, ASKED, ENDING, TERMINATED, KILLED };
 
 static const int stage_ms[] = { [ASKED] = 4000, [ENDING] = 2500, [TERMINATED] = 2000, [KILLED] = 2000 };
-#define FOLLOW_MS 500	/* ENDING, for nodes whose node 0 is gone already */
+#define FOLLOW_MS 400	/* any stage, for nodes whose node 0 is gone already */
 
 struct machine {
 	struct options options;
@@ -48,6 +48,7 @@ struct machine {
 	bool started;			/* it is, and has the terminal */
 	enum stage stage;
 	int64_t deadline_ms;		/* of the stage, unless RUNNING */
+	bool told;			/* node 0 did not end by itself */
 	int signal;			/* that ended the machine; 0: none */
 	int failed_node;		/* whose daemon failed before node 0's; -1 */
 	int status;			/* EXIT_PANGEA after a line, as long as nothing better is known; 0 */
@@ -64,7 +65,7 @@ static int64_t now_ms(void)
 static void stage_enter(struct machine *m, enum stage stage)
 {
 	m->stage = stage;
-	m->deadline_ms = now_ms() + stage_ms[stage];
+	m->deadline_ms = now_ms() + (m->daemons.pid[0] ? stage_ms[stage] : FOLLOW_MS);
 }
 
 /* The next stage of ending. */
@@ -74,8 +75,6 @@ static void advance(struct machine *m)
 	case RUNNING:
 		if (m->daemons.pid[0] == 0 || m->failed_node >= 0) {
 			stage_enter(m, ENDING);
-			if (m->daemons.pid[0] == 0)
-				m->deadline_ms = now_ms() + FOLLOW_MS;
 			return;
 		}
 		if (boot_ask_to_end(&m->directory)) {
@@ -85,6 +84,7 @@ static void advance(struct machine *m)
 		/* fall through */
 	case ASKED:
 	case ENDING:
+		m->told = m->daemons.pid[0];
 		daemons_signal(&m->daemons, SIGTERM);
 		stage_enter(m, TERMINATED);
 		return;
@@ -226,7 +226,7 @@ static bool failure_reason(const struct machine *m, char *reason, size_t size)
 
 	if (*reason)	/* the first process's own */
 		return true;
-	if (m->stage == ENDING && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_PANGEA)
+	if (!m->told && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_PANGEA)
 		return false;
 	if (m->failed_node > 0) {
 		daemons_last_words(&m->daemons, m->failed_node, words, sizeof(words));
