@@ -11,7 +11,7 @@
 command -v tmux >/dev/null || { skip "terminal" "there is no tmux"; exit 0; }
 
 terminal() { tmux -f /dev/null -S "$WORK/tmux" "$@"; }
-screen() { terminal capture-pane -p; }
+screen() { terminal capture-pane -p | grep -v '^$'; }
 type_line() { terminal send-keys -l "$1" && terminal send-keys Enter; }
 shows() { screen | grep -qE -- "$1"; }
 
@@ -27,11 +27,11 @@ ask() {
 
 open_shell() {
 	terminal new-session -d -x 100 -y 30 "SHELL=/bin/bash PS1='host> ' bash --norc" || fatal "tmux: status $?"
-	expect_screen '^host> $'
+	expect_screen '^host>$'
 	type_line "SHELL=/bin/bash $PANGEA shell; echo status=\$?"
-	wait_for 60 shows '[#$] $' || { screen; fatal "no prompt"; }
+	wait_for 60 shows '[#$]$' || { screen; fatal "no prompt"; }
 	type_line "PS1='in> '; clear"
-	expect_screen '^in> $'
+	expect_screen '^in>$'
 }
 
 session() {
@@ -79,14 +79,14 @@ full_screen() {
 	expect_screen 'PID +USER'
 	terminal send-keys q
 	type_line 'clear'
-	expect_screen '^in> $'
+	expect_screen '^in>$'
 	type_line "printf '%s\\n' \$(seq 200) | less"
 	expect_screen '^:$'
 	terminal send-keys G
 	expect_screen '^200$'
 	terminal send-keys q
 	type_line 'clear'
-	expect_screen '^in> $'
+	expect_screen '^in>$'
 }
 
 inner_tmux() {
