@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -169,11 +170,41 @@ void executor_interrupt(struct machine *m, unsigned cpu, uint64_t run)
 
 /* --- running --- */
 
+/* The pages that follow a fault, as far as they are mapped.  mm.lock held. */
+static unsigned pages_ahead(struct run *r, const struct waiter *w, struct ahead *pages)
+{
+	unsigned count = stream_advance(&r->executor->stream, w->address), n;
+
+	for (n = 0; n < count; n++) {
+		uint64_t address = w->address + (n + 1) * NODE_PAGE_SIZE;
+		struct mapping mapping = mm_lookup(r->mm, address);
+
+		if (!mapping.prot)
+			break;
+		pages[n] = (struct ahead){ address, mapping.pfn, w->want };
+		if (!(mapping.prot & PROT_WRITE))
+			pages[n].want = DSM_SHARED;
+	}
+	return n;
+}
+
+static void look_ahead(struct run *r, const struct waiter *fault)
+{
+	struct ahead pages[AHEAD_MAX];
+	unsigned count;
+
+	pthread_mutex_lock(&r->mm->lock);
+	count = pages_ahead(r, fault, pages);
+	if (count)
+		pager_ahead(r->executor->machine, r->mm->uffd, pages, count);
+	pthread_mutex_unlock(&r->mm->lock);
+}
+
 /* A fault on a registered mapping: 1 when it is the pager's and somebody resumes the stub; 0: not. */
 static int frame_fault(struct run *r)
 {
 	struct executor *x = r->executor;
-	struct waiter *w = &x->waiter;
+	struct waiter *w = &x->waiter, fault;
 	struct mapping mapping;
 	int ret;
 
@@ -191,12 +222,14 @@ static int frame_fault(struct run *r)
 	w->want = r->frame->uc_mcontext.gregs[REG_ERR] & PF_WRITE ? DSM_EXCLUSIVE : DSM_SHARED;
 	w->mm = r->mm;
 	w->slot = r->slot;
+	fault = *w;
 	__atomic_store_n(&r->slot->turn, STUB_TURN_PAGE, __ATOMIC_SEQ_CST);
 	ret = pager_fault(x->machine, w);
 	if (ret < 0) {
 		__atomic_store_n(&r->slot->turn, STUB_TURN_DAEMON, __ATOMIC_SEQ_CST);
 		return ret;
 	}
+	look_ahead(r, &fault);
 	if (!ret)
 		slot_resume(r->slot);
 	pager_settle(x->machine);

@@ -77,6 +77,23 @@ struct waiter {
 	struct stub_slot *slot;
 };
 
+/*
+ * Someone who faults on one page after the other gets the next ones before asking (pager.c).
+ */
+#define AHEAD_MAX 16
+
+struct stream {
+	uint64_t next;			/* address of the fault that would continue it */
+	unsigned run;			/* faults in sequence so far */
+};
+
+struct ahead { uint64_t address, pfn; enum dsm_state want; };
+
+/* A fault at this address: how many pages to look ahead, at most AHEAD_MAX. */
+unsigned stream_advance(struct stream *s, uint64_t address);
+/* Map what is held already, ask for the rest without waiting.  The mm.lock of uffd's mm held. */
+void pager_ahead(struct machine *m, int uffd, const struct ahead *pages, unsigned count);
+
 /* 0: mapped, go on; 1: the slot is resumed (or the kernel woken) as soon as the frame is here; -errno. */
 int pager_fault(struct machine *m, struct waiter *w);
 /* Spare the faults on frames that this node holds already.  mm.lock held. */
@@ -112,6 +129,7 @@ struct executor {
 	uint64_t interrupted;		/* highest run number that was interrupted */
 	pid_t stub_pid, stub_tid;	/* of the run */
 	struct waiter waiter;
+	struct stream stream;
 	atomic_ullong runs, interrupts, user_ns;
 };
 
@@ -161,6 +179,7 @@ struct machine {
 	int kernel_uffd, kernel_stop;	/* node 0; kernel_stop: eventfd */
 	uint64_t kernel_base, kernel_mapped_start, kernel_frames;
 	pthread_t kernel_thread;
+	struct stream kernel_stream;	/* kernel_thread's */
 
 	struct link *peer[WIRE_NODES_MAX];
 	int peers_event;		/* eventfd: a link was added or has output, or an earlier deadline */

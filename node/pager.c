@@ -391,6 +391,32 @@ void pager_settle(struct machine *m)
 		peers_send_deferred(m);
 }
 
+/* --- looking ahead --- */
+
+unsigned stream_advance(struct stream *s, uint64_t address)
+{
+	s->run = address == s->next ? s->run + 1 : 0;
+	s->next = address + NODE_PAGE_SIZE;
+	if (s->run < 2)
+		return 0;
+	return 2 * s->run < AHEAD_MAX ? 2 * s->run : AHEAD_MAX;
+}
+
+void pager_ahead(struct machine *m, int uffd, const struct ahead *pages, unsigned count)
+{
+	frames_lock(m);
+	for (unsigned i = 0; i < count; i++) {
+		const struct ahead *a = &pages[i];
+		enum dsm_state state = dsm_state(m->dsm, a->pfn);
+
+		if (state >= a->want)
+			map_frame(m, uffd, a->address, a->pfn, state);
+		else if (dsm_acquire(m->dsm, a->pfn, a->want, now_ns()) < 0)
+			break;		/* no memory: nobody waits for it */
+	}
+	frames_unlock(m);
+}
+
 /* Blocks until no node holds the frames any more and all read as zero. */
 void pager_discard(struct machine *m, const struct wire_range *ranges, unsigned count)
 {
@@ -414,11 +440,27 @@ void pager_discard(struct machine *m, const struct wire_range *ranges, unsigned 
 
 /* --- node 0: faults of the kernel process --- */
 
+/*
+ * The kernel copies to or from user pages that follow each other in memory.  Only frames of other nodes are looked
+ * at: all of them are user or page-cache pages, while a neighbour on the kernel host may be the kernel's own.
+ */
+static void kernel_ahead(struct machine *m, const struct waiter *w)
+{
+	uint64_t local = m->config.layout.node[0].pfn_count;
+	unsigned count = stream_advance(&m->kernel_stream, w->address), n = 0;
+	struct ahead pages[AHEAD_MAX];
+
+	for (uint64_t pfn = w->pfn + 1; n < count && pfn >= local && pfn < m->kernel_frames; pfn++, n++)
+		pages[n] = (struct ahead){ m->kernel_base + pfn * NODE_PAGE_SIZE, pfn, w->want };
+	if (n)
+		pager_ahead(m, m->kernel_uffd, pages, n);
+}
+
 static void kernel_fault(struct machine *m, const struct uffd_msg *msg)
 {
 	uint64_t address = msg->arg.pagefault.address & ~(uint64_t)(NODE_PAGE_SIZE - 1);
 	bool write = msg->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
-	struct waiter *w = calloc(1, sizeof(*w));
+	struct waiter *w = calloc(1, sizeof(*w)), fault;
 	int ret;
 
 	if (!w) {
@@ -428,9 +470,11 @@ static void kernel_fault(struct machine *m, const struct uffd_msg *msg)
 	w->address = address;
 	w->pfn = (address - m->kernel_base) / NODE_PAGE_SIZE;
 	w->want = write ? DSM_EXCLUSIVE : DSM_SHARED;
+	fault = *w;
 	ret = pager_fault(m, w);
+	kernel_ahead(m, &fault);
 	if (ret < 0)
-		machine_fail(m, "the kernel cannot reach frame %llu: %s", (unsigned long long)w->pfn, strerror(-ret));
+		machine_fail(m, "the kernel cannot reach frame %llu: %s", (unsigned long long)fault.pfn, strerror(-ret));
 	if (ret <= 0)
 		free(w);
 	pager_settle(m);
