@@ -22,7 +22,7 @@ void report(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
-	fprintf(stderr, "pangead: %s\n", line);
+	fprintf(stderr, "pangea: %s\n", line);
 	log_line(LOG_ERROR, "%s", line);
 }
 

@@ -53,7 +53,7 @@ static int wrong(const char *format, ...)
 {
 	va_list args;
 
-	fputs("pangead: ", stderr);
+	fputs("pangea: ", stderr);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
 	va_end(args);

@@ -59,7 +59,7 @@ int main(int argc, char **argv)
 		return status;
 	ret = log_open(options.log);
 	if (ret) {
-		fprintf(stderr, "pangead: --log %s: %s\n", options.log, strerror(-ret));
+		fprintf(stderr, "pangea: --log %s: %s\n", options.log, strerror(-ret));
 		return status;
 	}
 	signal_fd = take_signals();
