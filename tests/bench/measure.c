@@ -103,11 +103,13 @@ static void measure_call(int cpu, size_t count)
 
 static void measure_work(int cpu, long millions)
 {
-	struct rusage use;
+	struct rusage before, use;
 	uint64_t start, wall, x = 88172645463325252u;
 	double user;
 
 	pin(0, cpu);
+	if (getrusage(RUSAGE_SELF, &before) < 0)
+		die("getrusage");
 	start = now_ns();
 	for (long i = 0; i < millions * 1000000; i++) {
 		x ^= x << 13;
@@ -117,7 +119,8 @@ static void measure_work(int cpu, long millions)
 	wall = now_ns() - start;
 	if (!x || getrusage(RUSAGE_SELF, &use) < 0)
 		die("getrusage");
-	user = (double)use.ru_utime.tv_sec * 1e9 + (double)use.ru_utime.tv_usec * 1e3;
+	user = (double)(use.ru_utime.tv_sec - before.ru_utime.tv_sec) * 1e9 +
+	       (double)(use.ru_utime.tv_usec - before.ru_utime.tv_usec) * 1e3;
 	printf("user %.0f\nwall %llu\n", user, (unsigned long long)wall);
 }
 
@@ -174,6 +177,12 @@ static uint64_t timed_store(struct area *area, size_t page, uint64_t value)
 	return __rdtsc() - start;
 }
 
+/* All pages, but never one after its neighbour: a miss is to be measured, not what was fetched ahead of it. */
+static size_t scattered(size_t i, size_t pages)
+{
+	return i * 97 % pages;
+}
+
 static void measure_miss(int cpu, int home, int writer, size_t pages, size_t rounds)
 {
 	struct area area = make_area(pages, home);
@@ -187,15 +196,17 @@ static void measure_miss(int cpu, int home, int writer, size_t pages, size_t rou
 		pin(0, writer);
 		store_all(&area, round);
 		pin(0, cpu);
-		for (size_t page = 0; page < pages; page++)
-			reads[n + page] = timed_load(&area, page, round + page + 1);
-		for (size_t page = 0; page < pages; page++)
-			upgrades[n + page] = timed_store(&area, page, 7);
+		for (size_t i = 0, page; i < pages; i++) {
+			page = scattered(i, pages);
+			reads[n + i] = timed_load(&area, page, round + page + 1);
+		}
+		for (size_t i = 0; i < pages; i++)
+			upgrades[n + i] = timed_store(&area, scattered(i, pages), 7);
 		pin(0, writer);
 		store_all(&area, round);
 		pin(0, cpu);
-		for (size_t page = 0; page < pages; page++)
-			writes[n + page] = timed_store(&area, page, 9);
+		for (size_t i = 0; i < pages; i++)
+			writes[n + i] = timed_store(&area, scattered(i, pages), 9);
 		n += pages;
 	}
 	report("read", reads, n);
