@@ -9,7 +9,7 @@
 #   check "name" function [ARGUMENT]...     runs the case; what it prints is shown only if it fails
 #   fatal REASON                            ends a case that has failed
 #   same WHAT SEEN WANTED                   fatal unless both are equal
-#   contains WHAT TEXT PATTERN              fatal unless a line of TEXT matches the extended regular expression
+#   contains WHAT TEXT PATTERN              fatal unless a line of TEXT matches the regular expression
 #   skip "name" REASON                      instead of check, when the host cannot do it
 #
 # tests/run sets:
@@ -75,7 +75,7 @@ wait_for() {
 	done
 }
 
-# Runs `pangea run` with its output in $WORK/out and $WORK/err, and returns its status.  The limit only finds hangs.
+# Runs `pangea run` with its output in $WORK/out and $WORK/err, returns its status.  The limit finds hangs.
 run() {
 	timeout -k 10 "${LIMIT:-120}" "$PANGEA" run "$@" >"$WORK/out" 2>"$WORK/err"
 }
@@ -131,7 +131,7 @@ none_left() { [ -z "$(leftovers)" ]; }
 # A case of its own at the end of each script, and a part of those that end machines by force.
 nothing_left() {
 	wait_for 1 none_left || { leftovers; fatal "still running: $(leftovers | head -n 1)"; }
-	same "left in /dev/shm" "$(find /dev/shm -mindepth 1 -newer "$WORK/started" 2>/dev/null | grep -v '/sem\.')" ""
+	same "left in /dev/shm" "$(find /dev/shm -mindepth 1 -newer "$WORK/started" 2>/dev/null)" ""
 	same "networks left" "$(ip -o link 2>/dev/null | grep -v LOOPBACK | grep -F pangea)" ""
 }
 

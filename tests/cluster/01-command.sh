@@ -53,7 +53,8 @@ environment() {
 	mkdir -p "$directory"
 	cd "$directory" || fatal "cannot enter $directory"
 	umask 027
-	TEST_VARIABLE=$'two\nlines' expect 0 -- sh -c 'pwd; printenv TEST_VARIABLE; umask; id -u; id -g; id -G'
+	TEST_VARIABLE=$'two\nlines' expect 0 -- \
+		sh -c 'pwd; printenv TEST_VARIABLE; umask; id -u; id -g; id -G'
 	same seen "$(cat "$WORK/out")" "$directory
 two
 lines
@@ -129,7 +130,8 @@ sizes() {
 	same "CPUs of 1 node" "$(cat "$WORK/out")" 1
 	expect 0 --nodes 2 --cpus 2 -- nproc
 	same "CPUs of 2 nodes of 2" "$(cat "$WORK/out")" 4
-	expect 0 --nodes 5 --mem 2G -- sh -c 'nproc; grep MemTotal /proc/meminfo; ls -d /sys/devices/system/node/node*'
+	expect 0 --nodes 5 --mem 2G -- \
+		sh -c 'nproc; grep MemTotal /proc/meminfo; ls -d /sys/devices/system/node/node*'
 	contains "5 nodes" "$(cat "$WORK/out")" '^5$'
 	contains "memory of 2G" "$(cat "$WORK/out")" '^MemTotal: *(19|20)[0-9]{5} kB'
 	same "NUMA nodes" "$(grep -c '/node/node' "$WORK/out")" 5

@@ -169,12 +169,14 @@ features() {
 control_groups() {
 	local group=/sys/fs/cgroup/test
 
-	echo "+memory +cpuset +pids" >/sys/fs/cgroup/cgroup.subtree_control || fatal "cannot enable controllers"
+	echo "+memory +cpuset +pids" >/sys/fs/cgroup/cgroup.subtree_control ||
+		fatal "the controllers cannot be enabled"
 	mkdir $group
 	echo 2 >$group/cpuset.cpus
 	echo 32M >$group/memory.max
 	same "CPU in a cpuset" "$(sh -c "echo \$\$ >$group/cgroup.procs; cut -d' ' -f39 /proc/self/stat")" 2
-	sh -c "echo \$\$ >$group/cgroup.procs; head -c 100000000 /dev/zero | tail -c 90000000 | wc -c" >/dev/null 2>&1
+	sh -c "echo \$\$ >$group/cgroup.procs; head -c 100000000 /dev/zero | tail -c 90000000 | wc -c" \
+		>/dev/null 2>&1
 	contains "memory.events" "$(cat $group/memory.events)" '^oom_kill [1-9]'
 	wait_for 10 rmdir $group || fatal "the group stays busy"
 }

@@ -15,7 +15,8 @@ guest() {
 	local title=$1 status
 
 	shift
-	timeout 1800 "$PANGEA" run -- "$SOURCE/tests/guest/run" "$@" 2>"$WORK/err" | sed -u "s/^\(not ok\|ok\) /\1 $title: /"
+	timeout 1800 "$PANGEA" run -- "$SOURCE/tests/guest/run" "$@" 2>"$WORK/err" |
+		sed -u "s/^\(not ok\|ok\) /\1 $title: /"
 	status=${PIPESTATUS[0]}
 	[ "$status" -le 1 ] || echo "not ok $title: the machine: status $status: $(tail -n 1 "$WORK/err")"
 }

@@ -26,7 +26,8 @@ ask() {
 }
 
 open_shell() {
-	terminal new-session -d -x 100 -y 30 "SHELL=/bin/bash PS1='host> ' bash --norc" || fatal "tmux: status $?"
+	terminal new-session -d -x 100 -y 30 "SHELL=/bin/bash PS1='host> ' bash --norc" ||
+		fatal "tmux: status $?"
 	expect_screen '^host>$'
 	type_line "SHELL=/bin/bash $PANGEA shell; echo status=\$?"
 	wait_for 60 shows '[#$]$' || { screen; fatal "no prompt"; }

@@ -16,7 +16,8 @@ prepare() {
 
 	mkdir -p "$tree/dsm" "$tree/net" "$tree/tests/sim"
 	cp "$SOURCE"/dsm/*.[ch] "$tree/dsm"
-	cp "$SOURCE"/net/{wire.c,wire.h,link.c,link.h,inprocess.c,socket.c,transport.h,address.c,address.h} "$tree/net"
+	cp "$SOURCE"/net/{wire,link,inprocess,socket,address}.c "$tree/net"
+	cp "$SOURCE"/net/{wire,link,transport,address}.h "$tree/net"
 	cp "$SOURCE"/tests/sim/*.[ch] "$tree/tests/sim" 2>/dev/null
 	cat >"$tree/Makefile" <<-'END'
 		objects := $(patsubst %.c,%.o,$(wildcard dsm/*.c net/*.c tests/sim/*.c))

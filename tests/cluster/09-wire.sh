@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Garbage on every port, before and while a machine runs: the machine goes on, whoever talks nonsense is cut off.
+# Garbage on every port, before and while a machine runs: it goes on, and who talks nonsense is cut off.
 #
 #	+- node 0 -----+- node 1 -----+- node 2 -----+
 #	| port, socket | port         | port         |
@@ -30,12 +30,14 @@ port_of() {
 
 still_works() {
 	echo "ping $1" >&7
-	wait_for 30 grep -qx "pong $1 0 1 2" "$WORK/machine.out" || fatal "after $1 the machine does not answer"
+	wait_for 30 grep -qx "pong $1 0 1 2" "$WORK/machine.out" ||
+		fatal "after $1 the machine does not answer"
 }
 
 # A machine that answers with a process from each CPU.
 echo_machine='while read -r word what; do
-	echo "pong $what $(for k in 0 1 2; do taskset -c $k sh -c "cut -d\" \" -f39 /proc/self/stat"; done | xargs)"
+	cpus=$(for k in 0 1 2; do taskset -c $k sh -c "cut -d\" \" -f39 /proc/self/stat"; done | xargs)
+	echo "pong $what $cpus"
 done'
 
 attack_node() {
@@ -67,7 +69,8 @@ refuses_latecomers() {
 	local status=0
 
 	in_network_of 0 timeout 30 "$BUILD/pangead" node --join "$(port_of 0)" --listen 127.0.0.1:0 --cpus 1 \
-		--stub "$BUILD/pangea-stub" --log "$WORK/late.log" --name late >"$WORK/out" 2>"$WORK/err" || status=$?
+		--stub "$BUILD/pangea-stub" --log "$WORK/late.log" --name late \
+		>"$WORK/out" 2>"$WORK/err" || status=$?
 	same "status of a late node" $status 125
 	[ "$(wc -l <"$WORK/err")" = 1 ] || { cat "$WORK/err"; fatal "not one line"; }
 	still_works latecomer
@@ -104,7 +107,8 @@ false_host() {
 		status=0
 		"$HELPERS/poke" serve 127.0.0.1:7312 $what >"$WORK/poke" 2>&1 &
 		wait_for 10 test -s "$WORK/poke" || fatal "poke does not serve"
-		timeout 30 "$PANGEA" node --join 127.0.0.1:7312 --name lost >"$WORK/out" 2>"$WORK/err" || status=$?
+		timeout 30 "$PANGEA" node --join 127.0.0.1:7312 --name lost \
+			>"$WORK/out" 2>"$WORK/err" || status=$?
 		same "status of a node that hears '$what'" $status 125
 		one_line '^pangea'
 		[ $what != version ] || one_line 'version 99'

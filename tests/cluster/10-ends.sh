@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Machines that end before their time: a daemon killed, frozen or told to go; the kernel killed; ^C at any moment.
+# Machines that end before their time: a daemon killed, frozen or told to go, ^C at any moment.
 #
 #	+- node 0 --+- node 1 --+- node 2 --+
-#	|  SIGKILL  |  SIGKILL  |  SIGSTOP  |  ... and within two seconds nothing is left, and one line says why
+#	|  SIGKILL  |  SIGKILL  |  SIGSTOP  |  ... within two seconds nothing is left, and one line says why
 #	+-----------+-----------+-----------+
 
 . "${SOURCE:?tests/run starts this}/tests/lib.sh"
@@ -148,7 +148,8 @@ many() {
 	local k pids=()
 
 	for k in 1 2 3 4; do
-		"$PANGEA" run --nodes 2 --mem 512M sh -c "sleep 1; exit $k" </dev/null >/dev/null 2>"$WORK/err.$k" &
+		"$PANGEA" run --nodes 2 --mem 512M sh -c "sleep 1; exit $k" \
+			</dev/null >/dev/null 2>"$WORK/err.$k" &
 		pids+=($!)
 	done
 	for k in 1 2 3 4; do

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The same kernel tree builds and boots without our option, as an ordinary User-mode Linux.  Takes minutes: only with
-# tests/run --full, or when the kernel has been built already.
+# The same kernel tree builds and boots without our option, as an ordinary User-mode Linux.  Takes minutes:
+# only with tests/run --full, or when the kernel has been built already.
 #
 #	linux (CONFIG_UML_SSI off) -- hostfs -- /bin/sh
 

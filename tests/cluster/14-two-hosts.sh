@@ -51,8 +51,8 @@ runs() {
 
 programs() {
 	"$PANGEA" up --nodes 2 --listen 10.77.0.1:7200 -- "$SOURCE/tests/guest/run" --cpus 1,0 "$GUEST" \
-		fork-tree 'stream -k pipe -n 64' signal-each futex 'shared-counter -k *s' mmap-file cow affinity \
-		</dev/null 2>"$WORK/err" &
+		fork-tree 'stream -k pipe -n 64' signal-each futex 'shared-counter -k *s' mmap-file cow \
+		affinity </dev/null 2>"$WORK/err" &
 	up=$!
 	wait_for 20 listens || echo "not ok pangea up does not listen: $(cat "$WORK/err")"
 	there "$PANGEA" node --join 10.77.0.1:7200 --listen 10.77.0.2:7201 --name there >"$WORK/node" 2>&1

@@ -11,14 +11,13 @@
 
 # A number of a node in `pangea status --json`: number NODE KEY
 number() {
-	"$PANGEA" status --json | sed 's/{"node":/\n&/g' | grep "^{\"node\":$1," | grep -o "\"$2\":[0-9]*" | cut -d: -f2
+	"$PANGEA" status --json | sed 's/{"node":/\n&/g' |
+		sed -n "/^{\"node\":$1,/s/.*\"$2\":\([0-9]*\).*/\1/p"
 }
 
 resident_mib() {
 	awk '/^Rss:/ { sum += $2 } END { print int(sum / 1024) }' "/proc/$(node_pid "$1")/smaps_rollup"
 }
-
-shared_memory_mib() { df -m --output=used /dev/shm | tail -n 1; }
 
 # Frames, runs and bytes of the remote nodes over five seconds of nothing.
 idle() {
@@ -30,7 +29,7 @@ idle() {
 		sleep 5
 		after=$(number $node bytes_out)
 		echo "node $node: $((after - before)) bytes and $(($(number $node runs) - runs)) runs in 5 s"
-		[ $((after - before)) -le 20000 ] || fatal "node $node sent $((after - before)) bytes in 5 idle seconds"
+		[ $((after - before)) -le 20000 ] || fatal "node $node sent $((after - before)) bytes in 5 s"
 		[ $(($(number $node runs) - runs)) -le 20 ] || fatal "node $node ran user code though idle"
 	done
 }
@@ -43,7 +42,8 @@ quiet() {
 		before=$(cpu_ticks $node)
 		sleep 5
 		after=$(cpu_ticks $node)
-		[ $((after - before)) -le 25 ] || fatal "node $node used $((after - before)) ticks of CPU in 5 s"
+		[ $((after - before)) -le 25 ] ||
+			fatal "node $node used $((after - before)) ticks of CPU in 5 s"
 	done
 }
 
@@ -56,7 +56,8 @@ memory() {
 	for node in 1 2; do
 		held=$(($(number $node held) / 1048576))
 		[ $held -le 40 ] || fatal "node $node holds $held MiB though nobody used them"
-		[ "$(resident_mib $node)" -le 200 ] || fatal "node $node's daemon has $(resident_mib $node) MiB"
+		[ "$(resident_mib $node)" -le 200 ] ||
+			fatal "node $node's daemon has $(resident_mib $node) MiB"
 	done
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A program to be debugged: three functions deep, two threads if asked, a counter that a debugger can read. */
+/* A program to be debugged: three functions deep, two threads if asked, a counter to be read. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,11 +3,11 @@
  * A peer that behaves badly towards a pangead.
  *
  *   poke listen ADDR:PORT           occupies a port, says so, and waits to be killed
- *   poke attack WHERE               connects once for each wrong thing to say; WHERE: ADDR:PORT or a socket's path
+ *   poke attack WHERE               connects once for each wrong thing to say; WHERE: ADDR:PORT or a path
  *   poke flood WHERE COUNT SEED     COUNT connections with noise that begins like something right
  *   poke hang WHERE COUNT SECONDS   COUNT connections that say half of a HELLO and stay
- *   poke serve ADDR:PORT WHAT       accepts one connection and answers its HELLO with WHAT: close, half, noise,
- *                                   version, refuse or huge
+ *   poke serve ADDR:PORT WHAT       accepts one connection and answers its HELLO with WHAT: close, half,
+ *                                   noise, version, refuse or huge
  *
  * attack prints what came back and fails when the daemon keeps a connection it should have ended.
  */
@@ -55,7 +55,8 @@ static socklen_t parse_address(const char *text, union address *address)
 		return sizeof(address->un);
 	}
 	address->in.sin_family = AF_INET;
-	if (sscanf(text, "%63[^:]:%u", host, &port) != 2 || inet_pton(AF_INET, host, &address->in.sin_addr) != 1)
+	if (sscanf(text, "%63[^:]:%u", host, &port) != 2 ||
+	    inet_pton(AF_INET, host, &address->in.sin_addr) != 1)
 		die(text);
 	address->in.sin_port = htons((uint16_t)port);
 	return sizeof(address->in);
@@ -370,8 +371,8 @@ static bool attack_once(const char *where, const struct attack *attack, bool clo
 	ended = listen_to_end(fd, answer, sizeof(answer));
 	close(fd);
 	describe(answer, description, sizeof(description));
-	printf("%s%s%s: %s\n", attack->name, close_first ? ", then the end" : "", step < 100 ? ", slowly" : "",
-	       ended ? description : "NOT CLOSED");
+	printf("%s%s%s: %s\n", attack->name, close_first ? ", then the end" : "",
+	       step < 100 ? ", slowly" : "", ended ? description : "NOT CLOSED");
 	if (ended && attack->reason && !strstr(description, attack->reason)) {
 		printf("%s: no word of \"%s\"\n", attack->name, attack->reason);
 		return false;
