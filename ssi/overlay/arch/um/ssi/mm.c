@@ -26,7 +26,9 @@
 #include <ssi.h>
 #include "ssi_internal.h"
 
-#define PROT_ANY	(0x1 | 0x2 | 0x4)	/* PROT_READ, PROT_WRITE, PROT_EXEC on the wire */
+/* PROT_READ, PROT_WRITE, PROT_EXEC of struct wire_map */
+enum { PROT_R = 1, PROT_W = 2, PROT_X = 4 };
+
 #define AROUND_PAGES	16UL			/* as many as a file fault enters at a time */
 
 static atomic64_t next_id;
@@ -104,10 +106,13 @@ void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 
 static u32 rights(pte_t pte)
 {
+	u32 prot;
+
 	if (!pte_present(pte) || !pte_read(pte) || !pte_young(pte))
 		return 0;
+	prot = pte_exec(pte) ? PROT_R | PROT_X : PROT_R;
 	/* a clean page stays write-protected, so that its first store is seen */
-	return pte_write(pte) && pte_dirty(pte) ? PROT_ANY : PROT_ANY & ~0x2;
+	return pte_write(pte) && pte_dirty(pte) ? prot | PROT_W : prot;
 }
 
 static pte_t *pte_table(struct mm_struct *mm, unsigned long address)
