@@ -57,7 +57,7 @@ int address_parse(const char *text, struct address *address, char *err, size_t e
 	}
 	ret = getaddrinfo(host, port, &hints, &found);
 	if (ret) {
-		snprintf(err, err_size, "%s: %s", host, gai_strerror(ret));
+		snprintf(err, err_size, "%s: %s", text, gai_strerror(ret));
 		return -1;
 	}
 	memset(address, 0, sizeof(*address));

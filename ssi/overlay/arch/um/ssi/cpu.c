@@ -10,6 +10,7 @@
 #include <linux/kernel.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/task.h>
 #include <linux/smp.h>
 #include <asm/mmu_context.h>
 #include <kern_util.h>
@@ -133,12 +134,11 @@ static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 }
 
 /* The stub process is lost, for example to the host's out-of-memory killer: so is everyone who uses the mm. */
-static void stub_lost(void)
+static void __noreturn stub_lost(void)
 {
 	pr_err("ssi: %s[%d] has lost its host process on node %u\n", current->comm, task_pid_nr(current),
 	       ssi_cpu_node(raw_smp_processor_id()));
-	force_fatal_sig(SIGKILL);
-	interrupt_end();
+	do_group_exit(SIGKILL);
 }
 
 /* One stay in user mode; the address that must be mapped before the next one. */
