@@ -19,7 +19,7 @@
 #include "log.h"
 #include "membership.h"
 
-#define EXIT_NODE_BROKEN	1
+#define EXIT_NODE_BROKEN	125
 #define STOP_WAIT_MS		1000	/* for node 0's judgement */
 
 enum member_state { MEMBER_JOINING, MEMBER_JOINED, MEMBER_PREPARED, MEMBER_READY, MEMBER_ENDING };
