@@ -58,9 +58,16 @@ struct machine *machine_new(const struct machine_config *config, char *err, size
 	ret = peers_start(m);
 	if (!ret)
 		ret = mm_start_threads(m);
-	if (!ret)
+	if (ret) {
+		snprintf(err, err_size, "cannot start threads: %s", strerror(-ret));
+		goto fail;
+	}
+	if (!mm_probe(m))
 		return m;
-	snprintf(err, err_size, "cannot start threads: %s", strerror(-ret));
+	snprintf(err, err_size, "%.160s does not work as stub program on this host (see the log): is it "
+		 "Pangea's, and are seccomp and userfaultfd allowed?", config->stub_path);
+	machine_free(m);
+	return NULL;
 fail:
 	m->stopping = true;
 	peers_stop(m);

@@ -62,6 +62,8 @@ struct stub_slot *mm_slot(const struct mm *mm, unsigned slot);
 /* Hand a slot to the stub; wait until it comes back: 0, or -ESRCH when the stub has died. */
 void slot_resume(struct stub_slot *slot);
 int slot_wait(const struct mm *mm, struct stub_slot *slot);
+/* Can this host run stubs?  0, or -ENOEXEC: no (said in the log). */
+int mm_probe(struct machine *m);
 int mm_start_threads(struct machine *m);
 void mm_stop_threads(struct machine *m);
 void *mm_channel_thread(void *machine);

@@ -475,6 +475,17 @@ static void mm_forget(struct machine *m, uint64_t id)
 		mm_put(m, mm);
 }
 
+int mm_probe(struct machine *m)
+{
+	struct mm *mm = mm_get(m, 0);	/* the kernel counts from 1 */
+
+	if (!mm)
+		return -ENOEXEC;
+	mm_forget(m, 0);
+	mm_put(m, mm);
+	return 0;
+}
+
 static void *reap_thread(void *arg)
 {
 	struct machine *m = arg;

@@ -29,7 +29,7 @@ open_shell() {
 	terminal new-session -d -x 100 -y 30 "SHELL=/bin/bash PS1='host> ' bash --norc" ||
 		fatal "tmux: status $?"
 	expect_screen '^host>$'
-	type_line "SHELL=/bin/bash $PANGEA shell; echo status=\$?"
+	type_line "HOME=$WORK SHELL=/bin/bash $PANGEA shell; echo status=\$?"
 	wait_for 60 shows '[#$]$' || { screen; fatal "no prompt"; }
 	type_line "PS1='in> '; clear"
 	expect_screen '^in>$'
@@ -106,7 +106,7 @@ leave() {
 	terminal kill-server
 }
 
-check "a shell starts with a prompt" open_shell
+check "a shell starts with a prompt" open_shell || { terminal kill-server; exit 1; }
 check "the terminal's size, keys and modes" session
 check "control-C and control-D reach remote jobs" interrupt
 check "job control of a remote job" job_control
