@@ -60,7 +60,7 @@ keeps() {
 }
 
 programs() {
-	timeout 900 "$PANGEA" run --root "$WORK/root.img" -- /guest/run --cpus 1,2,0 /guest \
+	timeout 900 "$PANGEA" run --root "$WORK/root.img" -- bash /guest/run --cpus 1,2,0 /guest \
 		mmap-file 'shared-counter -k file' copy-user 'stream -k fifo*' cow spawn \
 		2>"$WORK/err" </dev/null
 	[ $? -le 1 ] || echo "not ok the machine: $(tail -n 1 "$WORK/err")"

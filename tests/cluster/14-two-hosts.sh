@@ -15,6 +15,12 @@ if [ "${OWN_NAMESPACE-}" != 1 ]; then
 	exit 0
 fi
 
+# Neither host is the namespace of PID 1: there, pangead listens on loopback only.
+if [ -z "${HERE-}" ]; then
+	HERE=1 exec unshare --net bash "$0"
+fi
+ip link set lo up
+
 there() { nsenter -t "$there" -n env XDG_RUNTIME_DIR="$WORK/there" "$@"; }
 
 connect_hosts() {
