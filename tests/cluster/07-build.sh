@@ -20,12 +20,12 @@ prepare() {
 	cp "$SOURCE"/net/{wire,link,transport,address}.h "$tree/net"
 	cp "$SOURCE"/tests/sim/*.[ch] "$tree/tests/sim" 2>/dev/null
 	cat >"$tree/Makefile" <<-'END'
+		.RECIPEPREFIX := >
 		objects := $(patsubst %.c,%.o,$(wildcard dsm/*.c net/*.c tests/sim/*.c))
 		CFLAGS := -O2 -g -std=gnu11 -D_GNU_SOURCE -ffile-prefix-map=$(CURDIR)=.
 		sim: $(objects)
-			$(CC) -Wl,--build-id=none -o $@ $(sort $(objects)) -lpthread
+		>$(CC) -Wl,--build-id=none -o $@ $(sort $(objects)) -lpthread
 	END
-	sed -i 's/^\t\t//' "$tree/Makefile"
 	# One compiler in three on each node.
 	cat >"$tree/spread-cc" <<-'END'
 		#!/bin/sh

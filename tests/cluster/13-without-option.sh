@@ -30,7 +30,6 @@ boots() {
 		echo o >/proc/sysrq-trigger
 		sleep 60
 	END
-	sed -i 's/^\t\t//' "$WORK/init"
 	chmod +x "$WORK/init"
 	timeout -k 5 120 "$kernel" mem=256M rootfstype=hostfs rootflags=/ ro init="$WORK/init" con=null \
 		con0=null,fd:1 console=tty0 uml_dir="$WORK" </dev/null >"$WORK/console" 2>&1
