@@ -169,7 +169,7 @@ int daemons_continue(struct daemons *d)
 	d->listening = true;
 	join[n] = 0;
 	join[strcspn(join, "\n")] = 0;
-	if (d->options->one_node_here && d->options->nodes > 1)
+	if (d->options->one_node_here && d->options->nodes > 1 && isatty(STDERR_FILENO))
 		complain("%s waits for %u more; on each of their hosts: pangea node --cpus %u --join %s",
 			 d->directory->name, d->options->nodes - 1, d->options->cpus, join);
 	for (unsigned i = 1; i < d->nodes && !err; i++)
