@@ -66,7 +66,7 @@ placement() {
 	# shellcheck disable=SC2086
 	$how perl -e '$| = 1; $x = "x" x 16777216; print "filled\n"; sleep 1000' >"$WORK/filled" &
 	pid=$!
-	wait_for 120 test -s "$WORK/filled" || fatal "perl does not get ready"
+	wait_for 480 test -s "$WORK/filled" || fatal "perl does not get ready"
 	mib=$(private_mib "$pid" "$node")
 	rm "$WORK/filled"
 	kill "$pid"
@@ -101,7 +101,7 @@ moving() {
 	for k in 2 1 0 2 0 1 2; do
 		taskset -cp $k $pid >"$WORK/out" || fatal "taskset -cp: status $?"
 		contains taskset "$(cat "$WORK/out")" "new affinity list: $k\$"
-		wait_for 30 on_cpu $pid $k || fatal "still on CPU $(cpu_of $pid), not $k"
+		wait_for 120 on_cpu $pid $k || fatal "still on CPU $(cpu_of $pid), not $k"
 		same "PSR of ps" "$(ps -o psr= -p $pid | tr -d ' ')" $k
 	done
 	kill $pid
@@ -125,7 +125,7 @@ watching() {
 	contains "free" "$(free -m)" '^Mem: +1[0-9]{3} '
 	contains "uptime" "$(uptime)" 'load average'
 	kill -STOP $pid
-	wait_for 10 stopped $pid || fatal "kill -STOP: state $(stat_field $pid 3)"
+	wait_for 120 stopped $pid || fatal "kill -STOP: state $(stat_field $pid 3)"
 	kill -CONT $pid
 	kill -KILL $pid
 	wait $pid
@@ -178,7 +178,7 @@ control_groups() {
 	sh -c "echo \$\$ >$group/cgroup.procs; head -c 100000000 /dev/zero | tail -c 90000000 | wc -c" \
 		>/dev/null 2>&1
 	contains "memory.events" "$(cat $group/memory.events)" '^oom_kill [1-9]'
-	wait_for 10 rmdir $group || fatal "the group stays busy"
+	wait_for 120 rmdir $group || fatal "the group stays busy"
 }
 
 if [ "${1-}" = inside ]; then

@@ -16,7 +16,7 @@ type_line() { terminal send-keys -l "$1" && terminal send-keys Enter; }
 shows() { screen | grep -qE -- "$1"; }
 
 expect_screen() {
-	wait_for "${2:-30}" shows "$1" || { screen; fatal "the screen does not show '$1'"; }
+	wait_for "${2:-120}" shows "$1" || { screen; fatal "the screen does not show '$1'"; }
 }
 
 # Types a command and waits for its answer.
@@ -30,7 +30,7 @@ open_shell() {
 		fatal "tmux: status $?"
 	expect_screen '^host>$'
 	type_line "HOME=$WORK SHELL=/bin/bash $PANGEA shell; echo status=\$?"
-	wait_for 60 shows '[#$]$' || { screen; fatal "no prompt"; }
+	wait_for 240 shows '[#$]$' || { screen; fatal "no prompt"; }
 	type_line "PS1='in> '; clear"
 	expect_screen '^in>$'
 }
@@ -101,7 +101,7 @@ inner_tmux() {
 
 leave() {
 	type_line 'clear; exit 42'
-	expect_screen '^status=42$' 20
+	expect_screen '^status=42$'
 	ask 'stty -a | tr ";" "\n" | grep -w echo; echo end' '(^| )echo( |$)'
 	terminal kill-server
 }

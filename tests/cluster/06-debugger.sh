@@ -17,7 +17,7 @@ start_loop() {
 	shift
 	taskset -c "$cpus" "$HELPERS/loop" "$@" >"$WORK/loop" &
 	loop=$!
-	wait_for 30 test -s "$WORK/loop" || fatal "the loop does not start"
+	wait_for 120 test -s "$WORK/loop" || fatal "the loop does not start"
 }
 
 end_loop() {

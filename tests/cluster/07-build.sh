@@ -47,8 +47,8 @@ same_bytes() {
 
 # What was built on several nodes runs on the host and in the machine alike.
 same_run() {
-	"$WORK/outside/sim" --help >"$WORK/out.host" 2>&1
-	run -- taskset -c 2 "$WORK/inside/sim" --help
+	"$WORK/outside/sim" --seed 7 --steps 2000 --nodes 3 >"$WORK/out.host" 2>&1
+	run -- taskset -c 2 "$WORK/inside/sim" --seed 7 --steps 2000 --nodes 3
 	cat "$WORK/out" "$WORK/err" | cmp - "$WORK/out.host" || fatal "the program says something else"
 }
 

@@ -129,7 +129,7 @@ port_in_use() {
 	"$HELPERS/poke" listen 127.0.0.1:7299 >"$WORK/poke" &
 	local poke=$!
 
-	wait_for 10 test -s "$WORK/poke" || fatal "cannot occupy a port"
+	wait_for 120 test -s "$WORK/poke" || fatal "cannot occupy a port"
 	refused_late 125 '7299.*in use' up --listen 127.0.0.1:7299 true
 	kill $poke
 	wait $poke 2>/dev/null

@@ -30,7 +30,7 @@ port_of() {
 
 still_works() {
 	echo "ping $1" >&7
-	wait_for 30 grep -qx "pong $1 0 1 2" "$WORK/machine.out" ||
+	wait_for 120 grep -qx "pong $1 0 1 2" "$WORK/machine.out" ||
 		fatal "after $1 the machine does not answer"
 }
 
@@ -88,7 +88,7 @@ waiting_machine() {
 
 	"$PANGEA" up --nodes 2 --listen 127.0.0.1:7311 true </dev/null >"$WORK/out" 2>"$WORK/err" &
 	local up=$!
-	wait_for 20 listening 7311 || fatal "nobody listens"
+	wait_for 120 listening 7311 || fatal "nobody listens"
 	"$HELPERS/poke" attack 127.0.0.1:7311 || fatal "attack: see above"
 	"$HELPERS/poke" flood 127.0.0.1:7311 300 77 || fatal "flood: status $?"
 	"$PANGEA" node --join 127.0.0.1:7311 --name other >"$WORK/node.out" 2>&1 || status=$?
@@ -106,7 +106,7 @@ false_host() {
 	for what in close half noise version refuse huge; do
 		status=0
 		"$HELPERS/poke" serve 127.0.0.1:7312 $what >"$WORK/poke" 2>&1 &
-		wait_for 10 test -s "$WORK/poke" || fatal "poke does not serve"
+		wait_for 120 test -s "$WORK/poke" || fatal "poke does not serve"
 		timeout 30 "$PANGEA" node --join 127.0.0.1:7312 --name lost \
 			>"$WORK/out" 2>"$WORK/err" || status=$?
 		same "status of a node that hears '$what'" $status 125

@@ -13,7 +13,7 @@ busy='for k in 0 1 2; do taskset -c $k sh -c "while :; do :; done" & done; echo 
 
 busy_machine() {
 	machine_start sh -c "$busy"
-	wait_for 30 grep -q busy "$WORK/machine.out" || fatal "the machine is not busy"
+	wait_for 120 grep -q busy "$WORK/machine.out" || fatal "the machine is not busy"
 }
 
 # Ends within so many milliseconds: ended_within MS STATUS
@@ -96,7 +96,7 @@ stop_command() {
 # COMMAND may end in order.
 polite_end() {
 	machine_start bash -c 'trap "echo caught; exit 9" TERM; echo busy; while :; do sleep 0.1; done'
-	wait_for 30 grep -q busy "$WORK/machine.out" || fatal "the machine is not busy"
+	wait_for 120 grep -q busy "$WORK/machine.out" || fatal "the machine is not busy"
 	kill -TERM "$machine"
 	machine_wait
 	same "status of pangea" $? 143
@@ -134,7 +134,7 @@ impatient() {
 	local start
 
 	machine_start sh -c 'trap "" TERM INT; echo busy; while :; do :; done'
-	wait_for 30 grep -q busy "$WORK/machine.out" || fatal "the machine is not busy"
+	wait_for 120 grep -q busy "$WORK/machine.out" || fatal "the machine is not busy"
 	start=$(_now_ms)
 	kill -INT "$machine"
 	sleep 0.3

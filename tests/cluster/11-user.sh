@@ -63,7 +63,7 @@ guest() {
 
 ends() {
 	as_nobody "$home/build/pangea" run sleep 1000 </dev/null >"$WORK/out" 2>"$WORK/err" &
-	wait_for 60 compgen -G "$home/run/pangea/*/started" >/dev/null || fatal "it does not start"
+	wait_for 240 compgen -G "$home/run/pangea/*/started" >/dev/null || fatal "it does not start"
 	as_nobody "$home/build/pangea" status >"$WORK/out" || fatal "status: $?"
 	same "nodes" "$(grep -c '127.0.0.1\|node[0-9] ' "$WORK/out")" 3
 	as_nobody "$home/build/pangea" stop || fatal "stop: $?"

@@ -24,9 +24,9 @@ ip link set lo up
 there() { nsenter -t "$there" -n env XDG_RUNTIME_DIR="$WORK/there" "$@"; }
 
 connect_hosts() {
-	ip link add pangea-here type veth peer name veth0 netns "$there" || fatal "no veth"
-	ip addr add 10.77.0.1/24 dev pangea-here
-	ip link set pangea-here up
+	ip link add cable0 type veth peer name veth0 netns "$there" || fatal "no veth"
+	ip addr add 10.77.0.1/24 dev cable0
+	ip link set cable0 up
 	there ip addr add 10.77.0.2/24 dev veth0
 	there ip link set veth0 up
 	there ip link set lo up
@@ -37,7 +37,7 @@ connect_hosts() {
 start_both() {
 	"$PANGEA" up --nodes 2 --listen 10.77.0.1:7200 -- "$@" </dev/null >"$WORK/out" 2>"$WORK/err" &
 	up=$!
-	wait_for 20 listens || fatal "pangea up does not listen: $(cat "$WORK/err")"
+	wait_for 120 listens || fatal "pangea up does not listen: $(cat "$WORK/err")"
 	there "$PANGEA" node --join 10.77.0.1:7200 --listen 10.77.0.2:7201 --name there >"$WORK/node" 2>&1 &
 	node=$!
 }
@@ -60,7 +60,7 @@ programs() {
 		fork-tree 'stream -k pipe -n 64' signal-each futex 'shared-counter -k *s' mmap-file cow \
 		affinity </dev/null 2>"$WORK/err" &
 	up=$!
-	wait_for 20 listens || echo "not ok pangea up does not listen: $(cat "$WORK/err")"
+	wait_for 120 listens || echo "not ok pangea up does not listen: $(cat "$WORK/err")"
 	there "$PANGEA" node --join 10.77.0.1:7200 --listen 10.77.0.2:7201 --name there >"$WORK/node" 2>&1
 	wait $up
 	[ $? -le 1 ] || echo "not ok the machine: $(cat "$WORK/err")"
@@ -71,9 +71,9 @@ cable() {
 	local start status=0
 
 	start_both sh -c 'while :; do :; done'
-	wait_for 60 compgen -G "$XDG_RUNTIME_DIR/pangea/*/started" >/dev/null || fatal "it does not start"
+	wait_for 240 compgen -G "$XDG_RUNTIME_DIR/pangea/*/started" >/dev/null || fatal "it does not start"
 	start=$(_now_ms)
-	ip link set pangea-here down
+	ip link set cable0 down
 	wait $up || status=$?
 	same "status of pangea up" $status 125
 	one_line '^pangea: .*there.*[a-z]{3}'
@@ -82,7 +82,7 @@ cable() {
 	same "status of pangea node" $status 125
 	[ $(($(_now_ms) - start)) -le 8000 ] || fatal "it took $(($(_now_ms) - start)) ms"
 	nothing_left
-	ip link set pangea-here up
+	ip link set cable0 up
 	rm -rf "$XDG_RUNTIME_DIR/pangea" "$WORK/there"
 	mkdir -m 700 "$WORK/there"
 }
@@ -92,7 +92,7 @@ leaves() {
 	local status=0
 
 	start_both sh -c 'while :; do :; done'
-	wait_for 60 compgen -G "$XDG_RUNTIME_DIR/pangea/*/started" >/dev/null || fatal "it does not start"
+	wait_for 240 compgen -G "$XDG_RUNTIME_DIR/pangea/*/started" >/dev/null || fatal "it does not start"
 	kill -INT "$(pgrep -P $node -x pangea || echo $node)"
 	wait $up || status=$?
 	same "status of pangea up" $status 125
@@ -105,12 +105,12 @@ leaves() {
 mkdir -m 700 "$WORK/there"
 unshare --net sleep infinity &
 there=$!
-wait_for 5 eval '[ "$(readlink /proc/$there/ns/net)" != "$(readlink /proc/self/ns/net)" ]'
+wait_for 120 eval '[ "$(readlink /proc/$there/ns/net)" != "$(readlink /proc/self/ns/net)" ]'
 check "two hosts are connected" connect_hosts
 check "a machine of two hosts runs COMMAND" runs
 programs
 check "the cable is pulled" cable
 check "a node leaves" leaves
-ip link del pangea-here 2>/dev/null
+ip link del cable0 2>/dev/null
 kill $there
 check "nothing is left" nothing_left
