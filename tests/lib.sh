@@ -77,7 +77,7 @@ wait_for() {
 
 # Runs `pangea run` with its output in $WORK/out and $WORK/err, returns its status.  The limit finds hangs.
 run() {
-	timeout -k 10 "${LIMIT:-120}" "$PANGEA" run "$@" >"$WORK/out" 2>"$WORK/err"
+	timeout -k 10 "${LIMIT:-600}" "$PANGEA" run "$@" >"$WORK/out" 2>"$WORK/err"
 }
 
 # expect STATUS ARGUMENT...: the same, and the status must be this.

@@ -79,13 +79,13 @@ streams() {
 	run cat <"/dev/null" || fatal "cat of nothing: status $?"
 	same "cat of nothing" "$(cat "$WORK/out")" ""
 	status=0
-	timeout 60 "$PANGEA" run cat <&- >"$WORK/out" 2>"$WORK/err" || status=$?
+	timeout 300 "$PANGEA" run cat <&- >"$WORK/out" 2>"$WORK/err" || status=$?
 	same "status of cat without stdin" $status 1
 	contains "cat without stdin" "$(cat "$WORK/err")" 'Bad file descriptor'
-	timeout 60 "$PANGEA" run yes 2>"$WORK/err" | head -n 1 >"$WORK/out"
+	timeout 300 "$PANGEA" run yes 2>"$WORK/err" | head -n 1 >"$WORK/out"
 	same "status of yes, whose reader leaves" "${PIPESTATUS[0]}" 141
 	same "first line of yes" "$(cat "$WORK/out")" y
-	printf 'line\n' | timeout 60 "$PANGEA" run sh -c 'read -r x; echo "got $x"' >"$WORK/out" 2>&1
+	printf 'line\n' | timeout 300 "$PANGEA" run sh -c 'read -r x; echo "got $x"' >"$WORK/out" 2>&1
 	same "a line through a pipe" "$(cat "$WORK/out")" "got line"
 	nothing_kept
 }

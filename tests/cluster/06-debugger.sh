@@ -90,7 +90,8 @@ core() {
 # From its start under gdb on another CPU than the one it then moves to.
 run_under() {
 	timeout -k 5 240 gdb -nx -batch -ex 'set breakpoint pending on' -ex 'break inner' -ex run \
-		-ex 'set var leave = 1' -ex delete -ex continue --args taskset -c 1 "$HELPERS/loop" >"$WORK/out" 2>&1
+		-ex 'set var leave = 1' -ex delete -ex continue \
+		--args taskset -c 1 "$HELPERS/loop" >"$WORK/out" 2>&1
 	contains "run" "$(cat "$WORK/out")" '^Breakpoint 1, .*inner'
 	contains "end" "$(cat "$WORK/out")" 'exited with code 03'
 }

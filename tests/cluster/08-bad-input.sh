@@ -12,7 +12,7 @@ refused() {
 	local wanted=$1 pattern=$2 status=0
 
 	shift 2
-	timeout -k 10 60 "$PANGEA" "$@" </dev/null >"$WORK/out" 2>"$WORK/err" || status=$?
+	timeout -k 10 300 "$PANGEA" "$@" </dev/null >"$WORK/out" 2>"$WORK/err" || status=$?
 	same "status of pangea $*" $status "$wanted"
 	one_line "^pangea: .*$pattern"
 	same "stdout of pangea $*" "$(cat "$WORK/out")" ""
@@ -79,7 +79,7 @@ refused_late() {
 	local wanted=$1 pattern=$2 status=0
 
 	shift 2
-	timeout -k 10 60 "$PANGEA" "$@" </dev/null >"$WORK/out" 2>"$WORK/err" || status=$?
+	timeout -k 10 300 "$PANGEA" "$@" </dev/null >"$WORK/out" 2>"$WORK/err" || status=$?
 	same "status of pangea $*" $status "$wanted"
 	one_line "^pangea: .*$pattern"
 	nothing_left
@@ -100,7 +100,7 @@ names() {
 
 name_taken() {
 	machine_start --name taken sh -c 'read -r x; exit 4'
-	timeout 60 "$PANGEA" run --name taken true </dev/null >"$WORK/out" 2>"$WORK/err"
+	timeout 300 "$PANGEA" run --name taken true </dev/null >"$WORK/out" 2>"$WORK/err"
 	same "status of the second" $? 125
 	one_line 'taken is running already'
 	machine_wait

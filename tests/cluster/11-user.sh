@@ -31,7 +31,7 @@ as_nobody() {
 		setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs --bounding-set=-all "$@")
 }
 
-machine() { as_nobody timeout -k 10 "${LIMIT:-120}" "$home/build/pangea" run "$@"; }
+machine() { as_nobody timeout -k 10 "${LIMIT:-600}" "$home/build/pangea" run "$@"; }
 
 boots() {
 	machine sh -c 'id -un; nproc; touch /etc/x 2>/dev/null || echo no right' \
