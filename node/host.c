@@ -74,7 +74,9 @@ static void end(struct host *h)
 {
 	struct peer *p, *next;
 
-	if (!h->verdict.clean)
+	if (!h->verdict.clean && h->started_ms)
+		report("%s; the machine stops, its log is %s", h->verdict.reason, h->options->log);
+	else if (!h->verdict.clean)
 		report("%s; the machine stops", h->verdict.reason);
 	else
 		log_line(LOG_INFO, "%s", h->verdict.reason);
@@ -169,8 +171,8 @@ static void on_kernel_end(evutil_socket_t fd, short what, void *arg)
 			      "the machine has ended with status %d", WEXITSTATUS(status));
 	else
 		host_conclude(h, VERDICT_CRASH, EXIT_BROKEN, false,
-			      "the kernel was killed by signal %d (%s), see %s", WTERMSIG(status),
-			      strsignal(WTERMSIG(status)), h->options->log);
+			      "the kernel was killed by signal %d (%s)", WTERMSIG(status),
+			      strsignal(WTERMSIG(status)));
 }
 
 void host_start_kernel(struct host *h)
@@ -183,6 +185,7 @@ void host_start_kernel(struct host *h)
 	}
 	h->started_ms = host_now_ms();
 	h->state = HOST_RUNNING;
+	membership_started(h->options);
 	h->kernel_end = event_new(h->base, h->kernel.pidfd, EV_READ, on_kernel_end, h);
 	if (!h->kernel_end || event_add(h->kernel_end, NULL))
 		host_conclude(h, VERDICT_FINAL, EXIT_BROKEN, false, "cannot watch the kernel: out of memory");
@@ -332,7 +335,7 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
 	int number = membership_read_signal(fd, &name);
 
 	(void)what;
-	host_conclude(arg, VERDICT_FINAL, 128 + number, true, "the machine was ended by %s", name);
+	host_conclude(arg, VERDICT_FINAL, -number, true, "the machine was ended by %s", name);
 }
 
 /* --- start and end --- */

@@ -40,7 +40,7 @@ enum verdict_rank { VERDICT_NONE, VERDICT_MACHINE, VERDICT_CRASH, VERDICT_FINAL 
 
 struct verdict {
 	enum verdict_rank rank;
-	int status;
+	int status;			/* as host_run() returns it */
 	bool clean;
 	char reason[512];
 };

@@ -69,14 +69,17 @@ static void end(struct member *m, int status, const char *format, ...)
 
 	if (m->state == MEMBER_ENDING)
 		return;
-	m->state = MEMBER_ENDING;
-	m->status = status;
 	if (format) {
 		va_start(args, format);
 		vsnprintf(line, sizeof(line), format, args);
 		va_end(args);
-		report("%s", line);
+		if (m->state == MEMBER_READY)
+			report("%s; its log is %s", line, m->options->log);
+		else
+			report("%s", line);
 	}
+	m->state = MEMBER_ENDING;
+	m->status = status;
 	event_base_loopbreak(m->base);
 }
 
@@ -178,6 +181,7 @@ static void all_connected(struct member *m)
 
 	m->state = MEMBER_READY;
 	control_conn_send(m->conn, &message);
+	membership_started(m->options);
 	log_line(LOG_INFO, "node %u of %u is ready", m->layout.self, m->layout.nodes);
 }
 
@@ -401,7 +405,7 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
 	log_line(LOG_INFO, "ended by %s", name);
 	if (m->conn)
 		membership_send_stop(m->conn, false, reason);
-	end(m, 128 + number, NULL);
+	end(m, -number, NULL);
 }
 
 static int start(struct member *m, char *err, size_t err_size)

@@ -129,8 +129,13 @@ int membership_listen(const struct options *options, struct address *bound, char
 		close(fd);
 		return -1;
 	}
-	close(options->ready_fd);
 	return fd;
+}
+
+void membership_started(const struct options *options)
+{
+	if (options->ready_fd >= 0 && dprintf(options->ready_fd, "started\n") < 0)
+		log_line(LOG_WARNING, "--ready-fd %d: %s", options->ready_fd, strerror(errno));
 }
 
 /* --- messages --- */

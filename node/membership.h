@@ -31,7 +31,10 @@
 #define HANDSHAKE_MS		5000
 #define EXIT_BROKEN		125	/* of node 0 when the machine could not start or has broken */
 
-/* Run this daemon's part until the machine ends.  signal_fd: a signalfd.  The exit status. */
+/*
+ * Run this daemon's part until the machine ends.  signal_fd: a signalfd.  The exit status; -N: signal N ended
+ * it.
+ */
 int host_run(const struct options *options, struct event_base *base, int signal_fd);
 int member_run(const struct options *options, struct event_base *base, int signal_fd);
 
@@ -51,6 +54,8 @@ struct machine *membership_make_machine(const struct options *options, const str
 
 /* Listen as options say, and tell --ready-fd.  A descriptor, or -1 with one line in err. */
 int membership_listen(const struct options *options, struct address *bound, char *err, size_t err_size);
+/* Tell --ready-fd that this node is part of a machine: from now on its log is worth reading. */
+void membership_started(const struct options *options);
 
 /* --- messages --- */
 

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -34,7 +35,7 @@ static const char usage_host[] =
 "  --log FILE           messages of this daemon and of the kernel\n"
 "  --stdio              hand descriptors 0, 1 and 2 to the kernel as 10, 11 and 12\n"
 "  --name NAME          name of this node (the host's name)\n"
-"  --ready-fd FD        write ADDR:PORT there when listening\n";
+"  --ready-fd FD        write ADDR:PORT there when listening, \"started\" when the kernel runs\n";
 
 static const char usage_node[] =
 "Usage: pangead node OPTION...\n"
@@ -46,7 +47,7 @@ static const char usage_node[] =
 "  --stub PATH          the program that holds user code\n"
 "  --log FILE           messages of this daemon\n"
 "  --name NAME          name of this node (the host's name)\n"
-"  --ready-fd FD        write ADDR:PORT there when listening\n";
+"  --ready-fd FD        write ADDR:PORT there when listening, \"started\" when all channels are there\n";
 
 __attribute__((format(printf, 1, 2)))
 static int wrong(const char *format, ...)
@@ -178,6 +179,8 @@ static int apply(struct options *o, int which, const char *argument)
 	case READY_FD:
 		if (parse_number("ready-fd", argument, 3, 1 << 20, &fd))
 			return -1;
+		if (fcntl((int)fd, F_SETFD, FD_CLOEXEC) < 0)
+			return wrong("--ready-fd %u: %s", fd, strerror(errno));
 		o->ready_fd = (int)fd;
 		return 0;
 	default:

@@ -44,17 +44,28 @@ static int take_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* As if it had not been caught: who waits for this process sees which signal it was. */
+static void die_of(int number)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, number);
+	signal(number, SIG_DFL);
+	raise(number);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 int main(int argc, char **argv)
 {
 	struct options options;
 	struct event_base *base;
-	int ret, signal_fd, status;
+	int ret, signal_fd, status = EXIT_BROKEN;
 
 	fill_standard_streams();
 	ret = options_parse(&options, argc, argv);
 	if (ret > 0)
 		return 0;
-	status = argc > 1 && !strcmp(argv[1], "node") ? 1 : EXIT_BROKEN;
 	if (ret < 0)
 		return status;
 	ret = log_open(options.log);
@@ -69,8 +80,11 @@ int main(int argc, char **argv)
 		return status;
 	}
 	status = options.host ? host_run(&options, base, signal_fd) : member_run(&options, base, signal_fd);
-	log_line(LOG_INFO, "exit status %d", status);
+	if (status >= 0)
+		log_line(LOG_INFO, "exit status %d", status);
 	event_base_free(base);
 	close(signal_fd);
+	if (status < 0)
+		die_of(-status);
 	return status;
 }

@@ -118,16 +118,13 @@ static void write_root(FILE *f, const struct options *o)
 }
 
 static void write_config(FILE *f, const struct options *o, const struct directory *d,
-			 const struct streams *streams)
+			 const struct streams *streams, const char *cwd)
 {
-	char cwd[PATH_MAX];
-
 	for (char **word = o->command; *word; word++)
 		record(f, "argv", "%s", *word);
 	for (char **variable = environ; *variable; variable++)
 		record(f, "env", "%s", *variable);
-	if (getcwd(cwd, sizeof(cwd)))
-		record(f, "cwd", "%s", cwd);
+	record(f, "cwd", "%s", cwd);
 	write_credentials(f);
 	write_root(f, o);
 	record(f, "hostname", "%s", d->name);
@@ -138,11 +135,17 @@ int boot_configure(const struct options *o, const struct programs *p, const stru
 		   const struct streams *streams)
 {
 	const char *path = directory_file(d, BOOT_CONFIG);
-	FILE *f = fopen(path, "we");
+	char cwd[PATH_MAX];
 	bool written;
+	FILE *f;
 
+	if (!getcwd(cwd, sizeof(cwd))) {
+		complain("the current directory: %s; change to another one", strerror(errno));
+		return EXIT_PANGEA;
+	}
+	f = fopen(path, "we");
 	if (f) {
-		write_config(f, o, d, streams);
+		write_config(f, o, d, streams, cwd);
 		written = !ferror(f);
 		if (fclose(f) == 0 && written && symlink(p->init, directory_file(d, "init")) == 0 &&
 		    (o->root_kind != ROOT_IMAGE || symlink(o->root, directory_file(d, "image")) == 0))

@@ -3,7 +3,7 @@
  * Starting, watching and ending pangeads.
  *
  * Node 0 comes first; when it listens it writes its address into a pipe, and then the others are started to
- * join it there.  Each is in a session of its own, so that ^C is ours to handle, and gets SIGTERM when this
+ * join it there; when the kernel runs it writes "started".  Each is in a session of its own, so that ^C is ours to handle, and gets SIGTERM when this
  * process dies, however that happens.
  */
 #define _GNU_SOURCE
@@ -117,7 +117,7 @@ int daemons_start(struct daemons *d, const int streams[3], char **kernel_argumen
 	snprintf(memory, sizeof(memory), "%lluK", (unsigned long long)o->memory >> 10);
 	snprintf(ready_fd, sizeof(ready_fd), "%d", READY_FD);
 	listen_address(d, 0, listen, sizeof(listen));
-	if (pipe2(ready, O_CLOEXEC) < 0) {
+	if (pipe2(ready, O_CLOEXEC) < 0 || fcntl(ready[0], F_SETFL, O_NONBLOCK) < 0) {
 		complain("cannot make a pipe: %s", strerror(errno));
 		return EXIT_PANGEA;
 	}
@@ -156,24 +156,40 @@ static int node_start(struct daemons *d, unsigned node, const char *join)
 	return err;
 }
 
-int daemons_continue(struct daemons *d)
+/* Node 0 listens. */
+static int nodes_start(struct daemons *d, const char *join)
 {
-	char join[64];
-	ssize_t n = read(d->ready_fd, join, sizeof(join) - 1);
 	int err = 0;
 
-	close(d->ready_fd);
-	d->ready_fd = -1;
-	if (n <= 0)	/* it is ending */
-		return 0;
 	d->listening = true;
-	join[n] = 0;
-	join[strcspn(join, "\n")] = 0;
 	if (d->options->one_node_here && d->options->nodes > 1 && isatty(STDERR_FILENO))
 		complain("%s waits for %u more; on each of their hosts: pangea node --cpus %u --join %s",
 			 d->directory->name, d->options->nodes - 1, d->options->cpus, join);
 	for (unsigned i = 1; i < d->nodes && !err; i++)
 		err = node_start(d, i, join);
+	return err;
+}
+
+int daemons_continue(struct daemons *d)
+{
+	char text[128], *rest = text, *line;
+	ssize_t n = read(d->ready_fd, text, sizeof(text) - 1);
+	int err = 0;
+
+	if (n < 0 && errno == EAGAIN)
+		return 0;
+	if (n <= 0) {	/* it has said all, or is ending */
+		close(d->ready_fd);
+		d->ready_fd = -1;
+		return 0;
+	}
+	text[n] = 0;
+	while (!err && (line = strsep(&rest, "\n")) && *line) {
+		if (d->listening)
+			d->kernel_started = true;
+		else
+			err = nodes_start(d, line);
+	}
 	return err;
 }
 
@@ -200,11 +216,19 @@ bool daemons_any(const struct daemons *d)
 	return false;
 }
 
-void daemons_signal(const struct daemons *d, int sig)
+void daemons_kill(const struct daemons *d)
 {
 	for (unsigned i = 0; i < d->nodes; i++)
 		if (d->pid[i])
-			kill(d->pid[i], sig);
+			kill(d->pid[i], SIGKILL);
+}
+
+/* A node that went before node 0 knows why would be a failure to it. */
+void daemons_terminate(const struct daemons *d)
+{
+	for (unsigned i = 0; i < (d->pid[0] ? 1 : d->nodes); i++)
+		if (d->pid[i])
+			kill(d->pid[i], SIGTERM);
 }
 
 /* Its own "pangead: " in front would be one name too many. */

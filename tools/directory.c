@@ -46,7 +46,7 @@ static bool own_directory(const char *path)
 }
 
 /* Where all run directories of the user are. */
-static int base_path(char *path, size_t size)
+static void base_path(char *path, size_t size)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
 
@@ -54,6 +54,11 @@ static int base_path(char *path, size_t size)
 		snprintf(path, size, "%s/pangea", runtime);
 	else
 		snprintf(path, size, "/tmp/pangea-%u", geteuid());
+}
+
+static int base_make(char *path, size_t size)
+{
+	base_path(path, size);
 	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
 		complain("%s: %s", path, strerror(errno));
 		return EXIT_PANGEA;
@@ -156,7 +161,7 @@ static int disk_check(const char *base)
 int directory_make(struct directory *d, const char *name)
 {
 	char base[PATH_MAX / 4], candidate[64];
-	int err = base_path(base, sizeof(base));
+	int err = base_make(base, sizeof(base));
 
 	if (!err)
 		err = disk_check(base);
@@ -168,7 +173,7 @@ int directory_make(struct directory *d, const char *name)
 		/* The last machine may take all of base along, just now. */
 		do
 			err = directory_claim(d);
-		while (err == -ENOENT && base_path(base, sizeof(base)) == 0);
+		while (err == -ENOENT && base_make(base, sizeof(base)) == 0);
 		if (err != -EBUSY || name)
 			break;
 		snprintf(candidate, sizeof(candidate), "pangea%u", i);
@@ -187,6 +192,7 @@ int directory_make(struct directory *d, const char *name)
 
 void directory_keep(struct directory *d)
 {
+	unlink(directory_file(d, BOOT_CONFIG));
 	close(d->lock);
 	d->lock = -1;
 }
@@ -251,10 +257,8 @@ int directory_find(struct directory *d, const char *name)
 {
 	char base[PATH_MAX / 4], names[512];
 	unsigned count;
-	int err = base_path(base, sizeof(base));
 
-	if (err)
-		return err;
+	base_path(base, sizeof(base));
 	d->lock = -1;
 	if (name) {
 		if (name_check(name))

@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -86,16 +87,18 @@ static int node_options_parse(struct node_options *o, int argc, char **argv)
 }
 
 static _Noreturn void node_exec(const struct node_options *o, const struct programs *p,
-				const struct directory *d, const sigset_t *signals)
+				const struct directory *d, int ready, const sigset_t *signals)
 {
-	char cpus[16];
+	char cpus[16], ready_fd[16];
 	char *argv[] = {
 		(char *)p->daemon, "node", "--join", (char *)o->join, "--listen", (char *)o->listen,
 		"--cpus", cpus, "--stub", (char *)p->stub, "--log", (char *)directory_file(d, "node.log"),
-		o->name ? "--name" : NULL, (char *)o->name, NULL,
+		"--ready-fd", ready_fd, o->name ? "--name" : NULL, (char *)o->name, NULL,
 	};
 
 	snprintf(cpus, sizeof(cpus), "%u", o->cpus);
+	snprintf(ready_fd, sizeof(ready_fd), "%d", ready);
+	fcntl(ready, F_SETFD, 0);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	setsid();
 	sigprocmask(SIG_UNBLOCK, signals, NULL);
@@ -122,37 +125,61 @@ static int node_wait(pid_t pid, const sigset_t *signals, int *ended_by)
 	return status;
 }
 
-static int node_run(const struct node_options *o, const struct programs *p, struct directory *d)
+/* Has it been part of a machine?  Then its log is worth keeping, and its last line has named it. */
+static bool node_had_started(int ready)
 {
-	int status, ended_by;
-	sigset_t signals;
-	pid_t pid;
+	char text[128];
+	ssize_t n = read(ready, text, sizeof(text) - 1);
 
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGCHLD);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	sigaddset(&signals, SIGQUIT);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
-	pid = fork();
+	text[n < 0 ? 0 : n] = 0;
+	return strstr(text, "started");
+}
+
+static int node_result(struct directory *d, int ready, int status, int ended_by)
+{
+	bool clean = ended_by || (WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	bool keep = !clean && node_had_started(ready);
+
+	if (!clean && WIFSIGNALED(status))
+		complain("the node's daemon was ended by SIG%s%s%s", sigabbrev_np(WTERMSIG(status)) ?: "?",
+			 keep ? "; its log is " : "", keep ? directory_file(d, "node.log") : "");
+	if (keep)
+		directory_keep(d);
+	else
+		directory_remove(d);
+	if (ended_by)
+		return 128 + ended_by;
+	return clean ? 0 : EXIT_PANGEA;
+}
+
+static int node_run(const struct node_options *o, const struct programs *p, struct directory *d,
+		    const sigset_t *signals)
+{
+	int ready[2], status, ended_by;
+	pid_t pid = -1;
+
+	if (pipe2(ready, O_CLOEXEC) == 0)
+		pid = fork();
 	if (pid < 0) {
 		complain("cannot start a process: %s", strerror(errno));
 		directory_remove(d);
 		return EXIT_PANGEA;
 	}
 	if (pid == 0)
-		node_exec(o, p, d, &signals);
-	status = node_wait(pid, &signals, &ended_by);
-	if (ended_by || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) {
-		directory_remove(d);
-		return ended_by ? 128 + ended_by : 0;
-	}
-	if (WIFSIGNALED(status))
-		complain("the node's daemon was killed by signal %d; its log is %s", WTERMSIG(status),
-			 directory_file(d, "node.log"));
-	directory_keep(d);
-	return EXIT_PANGEA;
+		node_exec(o, p, d, ready[1], signals);
+	close(ready[1]);
+	status = node_wait(pid, signals, &ended_by);
+	return node_result(d, ready[0], status, ended_by);
+}
+
+static void signals_block(sigset_t *signals)
+{
+	static const int handled[] = { SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+
+	sigemptyset(signals);
+	for (size_t i = 0; i < ARRAY_SIZE(handled); i++)
+		sigaddset(signals, handled[i]);
+	sigprocmask(SIG_BLOCK, signals, NULL);
 }
 
 int command_node(int argc, char **argv)
@@ -161,9 +188,11 @@ int command_node(int argc, char **argv)
 	struct node_options options;
 	struct programs programs;
 	int err = node_options_parse(&options, argc, argv);
+	sigset_t signals;
 
 	if (err)
 		return err < 0 ? 0 : err;
+	signals_block(&signals);
 	err = programs_find_node(&programs) ?: directory_make(&directory, NULL);
-	return err ?: node_run(&options, &programs, &directory);
+	return err ?: node_run(&options, &programs, &directory, &signals);
 }

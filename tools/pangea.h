@@ -87,7 +87,7 @@ int directory_make(struct directory *d, const char *name);
 /* "path/file" in a static ring of buffers. */
 const char *directory_file(const struct directory *d, const char *file);
 void directory_remove(struct directory *d);
-/* Leaves the files for the user to read. */
+/* Leaves the logs for the user to read, but nothing of his environment. */
 void directory_keep(struct directory *d);
 /* Finds a running machine by name, or the only one.  0, or an exit status after one line. */
 int directory_find(struct directory *d, const char *name);
@@ -146,7 +146,8 @@ struct daemons {
 	pid_t pid[NODES_MAX];		/* 0: not started, or ended */
 	int status[NODES_MAX];		/* wait status of those that have ended */
 	bool listening;			/* node 0 */
-	int ready_fd;			/* node 0 writes its address there when it listens; -1 */
+	bool kernel_started;
+	int ready_fd;			/* where node 0 says so; -1 */
 	const struct options *options;
 	const struct programs *programs;
 	const struct networks *networks;
@@ -155,12 +156,14 @@ struct daemons {
 
 /* Starts node 0, whose kernel gets the streams.  0, or an exit status after one line. */
 int daemons_start(struct daemons *d, const int streams[3], char **kernel_arguments);
-/* ready_fd is readable: starts the others.  0; an exit status after one line. */
+/* ready_fd is readable: when node 0 listens, starts the others.  0; an exit status after one line. */
 int daemons_continue(struct daemons *d);
 /* Takes note of children that have ended. */
 void daemons_reap(struct daemons *d);
 bool daemons_any(const struct daemons *d);
-void daemons_signal(const struct daemons *d, int sig);
+/* Node 0, which tells the others; when it has gone, all that are left. */
+void daemons_terminate(const struct daemons *d);
+void daemons_kill(const struct daemons *d);
 /* Last line that a node's daemon (not node 0's) wrote on its standard error; "" if none. */
 void daemons_last_words(const struct daemons *d, unsigned node, char *line, size_t size);
 

@@ -6,7 +6,8 @@
  *
  *   RUNNING     -> ASKED       a signal came: COMMAND is ended, the machine powers off
  *   RUNNING     -> ENDING      a daemon has ended: the others do so by themselves
- *   ASKED       -> TERMINATED  too slow, a second signal, or nobody there to be asked: SIGTERM to all daemons
+ *   ASKED       -> TERMINATED  too slow, a second signal, or nobody there to be asked: SIGTERM to node 0, then
+ *                              to what it leaves behind
  *   ENDING      -> TERMINATED  too slow
  *   TERMINATED  -> KILLED      still too slow: SIGKILL
  *
@@ -85,12 +86,12 @@ static void advance(struct machine *m)
 	case ASKED:
 	case ENDING:
 		m->told = m->daemons.pid[0];
-		daemons_signal(&m->daemons, SIGTERM);
+		daemons_terminate(&m->daemons);
 		stage_enter(m, TERMINATED);
 		return;
 	case TERMINATED:
 	case KILLED:
-		daemons_signal(&m->daemons, SIGKILL);
+		daemons_kill(&m->daemons);
 		stage_enter(m, KILLED);
 	}
 }
@@ -98,6 +99,8 @@ static void advance(struct machine *m)
 static void children_changed(struct machine *m)
 {
 	daemons_reap(&m->daemons);
+	if (m->stage == TERMINATED && !m->daemons.pid[0])
+		daemons_terminate(&m->daemons);
 	if (m->stage != RUNNING && m->stage != ASKED)
 		return;
 	for (unsigned i = 1; i < m->daemons.started && m->daemons.pid[0] && m->failed_node < 0; i++)
@@ -233,13 +236,36 @@ static bool failure_reason(const struct machine *m, char *reason, size_t size)
 		snprintf(reason, size, "node%d ended: %s", m->failed_node,
 			 *words ? words : "it gave no reason");
 	} else if (WIFSIGNALED(status)) {
-		snprintf(reason, size, "the daemon of node0 was killed by signal %d", WTERMSIG(status));
+		snprintf(reason, size, "the daemon of node0 was ended by SIG%s",
+			 sigabbrev_np(WTERMSIG(status)) ?: "?");
 	} else if (!m->daemons.listening) {
 		snprintf(reason, size, "the daemon of node0 ended with status %d", WEXITSTATUS(status));
 	} else {
 		snprintf(reason, size, "the kernel ended before COMMAND did");
 	}
 	return true;
+}
+
+/* Node 0's own line names the logs as this one does. */
+static int machine_failed(struct machine *m, char *failure, size_t size)
+{
+	if (m->daemons.listening && m->daemons.ready_fd >= 0)
+		daemons_continue(&m->daemons);
+	/* In raw mode node 0's line did not return the carriage. */
+	if (m->started && strchr(m->streams.kind, 't'))
+		fputc('\r', stderr);
+	if (m->status || !failure_reason(m, failure, size))
+		*failure = 0;
+	if (!m->daemons.kernel_started) {
+		directory_remove(&m->directory);
+		if (*failure)
+			complain("%s", failure);
+		return EXIT_PANGEA;
+	}
+	directory_keep(&m->directory);
+	if (*failure)
+		complain("%s; its logs are in %s", failure, m->directory.path);
+	return EXIT_PANGEA;
 }
 
 static int machine_result(struct machine *m)
@@ -251,15 +277,8 @@ static int machine_result(struct machine *m)
 		directory_remove(&m->directory);
 		return m->signal ? 128 + m->signal : m->status;
 	}
-	if (status < 0 || *failure || m->status) {
-		/* In raw mode node 0's line did not return the carriage. */
-		if (m->started && strchr(m->streams.kind, 't'))
-			fputc('\r', stderr);
-		if (!m->status && failure_reason(m, failure, sizeof(failure)))
-			complain("%s; logs are in %s", failure, m->directory.path);
-		directory_keep(&m->directory);
-		return EXIT_PANGEA;
-	}
+	if (status < 0 || *failure || m->status)
+		return machine_failed(m, failure, sizeof(failure));
 	directory_remove(&m->directory);
 	return status;
 }
@@ -298,10 +317,10 @@ static int machine_run(struct machine *m)
 	m->networks.nodes = 0;
 	for (unsigned i = 0; i < NODES_MAX; i++)
 		m->networks.fd[i] = -1;
+	m->signal_fd = signals_open();
 	err = programs_find(&m->programs) ?: directory_make(&m->directory, m->options.name);
 	if (err)
 		return err;
-	m->signal_fd = signals_open();
 	m->started_fd = directory_watch(&m->directory);
 	if (m->signal_fd < 0 || m->started_fd < 0) {
 		complain("cannot watch a machine: %s", strerror(errno));
