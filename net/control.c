@@ -56,15 +56,50 @@ static bool text_ok(const char *text, size_t max)
 	return true;
 }
 
-static bool name_ok(const char *text)
+/* Bytes of the character that begins here; 0: it is none of UTF-8, or a terminal would obey it. */
+static size_t character(const unsigned char *text)
 {
-	return text_ok(text, CONTROL_NAME_MAX);
+	static const struct { unsigned char mask, lead; uint32_t least; } forms[] = {
+		{ 0x80, 0x00, 0x20 }, { 0xe0, 0xc0, 0xa0 }, { 0xf0, 0xe0, 0x800 }, { 0xf8, 0xf0, 0x10000 },
+	};
+	size_t length = 0, i;
+	uint32_t code;
+
+	while (length < 4 && (text[0] & forms[length].mask) != forms[length].lead)
+		length++;
+	if (length == 4)
+		return 0;
+	code = text[0] & (unsigned char)~forms[length].mask;
+	for (i = 1; i <= length; i++) {
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | (text[i] & 0x3f);
+	}
+	if (code < forms[length].least || code == 0x7f || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+		return 0;
+	return length + 1;
+}
+
+bool control_name_ok(const char *text)
+{
+	size_t length = strlen(text), at = 0, step;
+
+	if (length > CONTROL_NAME_MAX)
+		return false;
+	for (; at < length; at += step) {
+		step = character((const unsigned char *)text + at);
+		if (!step)
+			return false;
+	}
+	return true;
 }
 
 static const char *check_join(const Pangea__Join *join)
 {
-	if (!name_ok(join->address) || !name_ok(join->name) || !name_ok(join->kernel))
+	if (!control_name_ok(join->address) || !control_name_ok(join->name) || !control_name_ok(join->kernel))
 		return "Join with an impossible text";
+	if (join->key.len != CONTROL_KEY_SIZE)
+		return "Join without a machine's key";
 	if (!join->features)
 		return "Join without CPU features";
 	if (join->features->n_words > WORDS_MAX || join->features->n_xstate_end > WORDS_MAX)
@@ -85,7 +120,7 @@ static const char *check_layout(const Pangea__Layout *layout)
 	for (i = 0; i < layout->n_node; i++) {
 		const Pangea__LayoutNode *node = layout->node[i];
 
-		if (!name_ok(node->name) || !name_ok(node->address))
+		if (!control_name_ok(node->name) || !control_name_ok(node->address))
 			return "Layout with an impossible text";
 		if (node->pfn_start != pfn || !node->pfn_count || node->pfn_count > 1ULL << 36)
 			return "Layout with impossible memory";
@@ -101,13 +136,13 @@ static const char *check_status(const Pangea__Status *status)
 {
 	size_t i;
 
-	if (status->n_node > WIRE_NODES_MAX || !name_ok(status->state))
+	if (status->n_node > WIRE_NODES_MAX || !control_name_ok(status->state))
 		return "Status that cannot be";
 	for (i = 0; i < status->n_node; i++) {
 		const Pangea__NodeStatus *node = status->node[i];
 
-		if (!name_ok(node->name) || !name_ok(node->state) || !name_ok(node->address) ||
-		    !name_ok(node->kernel))
+		if (!control_name_ok(node->name) || !control_name_ok(node->state) || !control_name_ok(node->address) ||
+		    !control_name_ok(node->kernel))
 			return "Status with an impossible text";
 	}
 	return NULL;
@@ -161,6 +196,38 @@ Pangea__Message *control_unpack(const uint8_t *frame, size_t size, const char **
 		return m;
 	pangea__message__free_unpacked(m, NULL);
 	return NULL;
+}
+
+/* --- a machine's key --- */
+
+void control_key_format(const uint8_t key[CONTROL_KEY_SIZE], char text[CONTROL_KEY_TEXT + 1])
+{
+	size_t i;
+
+	for (i = 0; i < CONTROL_KEY_SIZE; i++)
+		sprintf(text + 2 * i, "%02x", key[i]);
+}
+
+int control_key_parse(const char *text, uint8_t key[CONTROL_KEY_SIZE])
+{
+	size_t i;
+
+	if (strspn(text, "0123456789abcdef") != CONTROL_KEY_TEXT || strspn(text + CONTROL_KEY_TEXT, "\r\n") !=
+	    strlen(text + CONTROL_KEY_TEXT))
+		return -1;
+	for (i = 0; i < CONTROL_KEY_SIZE; i++)
+		sscanf(text + 2 * i, "%2hhx", &key[i]);
+	return 0;
+}
+
+bool control_key_same(const uint8_t a[CONTROL_KEY_SIZE], const uint8_t b[CONTROL_KEY_SIZE])
+{
+	volatile uint8_t difference = 0;
+	size_t i;
+
+	for (i = 0; i < CONTROL_KEY_SIZE; i++)
+		difference |= a[i] ^ b[i];
+	return !difference;
 }
 
 /* --- the tools' client --- */

@@ -5,6 +5,7 @@
 #ifndef PANGEA_CONTROL_H
 #define PANGEA_CONTROL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@
 #define CONTROL_LENGTH_MAX	65536u	/* bytes of one Message */
 #define CONTROL_PREFIX		4u	/* bytes of its length in front */
 #define CONTROL_NAME_MAX	63u	/* bytes of a node's name or address */
+#define CONTROL_KEY_SIZE	16u	/* of a machine: who joins must have it */
 
 /* A malloc()ed frame, *size bytes.  NULL: out of memory. */
 uint8_t *control_pack(const Pangea__Message *message, size_t *size);
@@ -27,6 +29,20 @@ size_t control_frame_size(const uint8_t prefix[CONTROL_PREFIX]);
  * NULL).
  */
 Pangea__Message *control_unpack(const uint8_t *frame, size_t size, const char **why);
+
+/* A name that may be shown: UTF-8 without control characters, not too long. */
+bool control_name_ok(const char *text);
+
+/* --- a machine's key --- */
+
+#define CONTROL_KEY_VARIABLE	"PANGEA_KEY"	/* in a daemon's environment, as text */
+#define CONTROL_KEY_TEXT	(2 * CONTROL_KEY_SIZE)	/* hexadecimal digits */
+
+void control_key_format(const uint8_t key[CONTROL_KEY_SIZE], char text[CONTROL_KEY_TEXT + 1]);
+/* A newline may follow the digits.  0, or -1: it is none. */
+int control_key_parse(const char *text, uint8_t key[CONTROL_KEY_SIZE]);
+/* In a time that does not tell where they differ. */
+bool control_key_same(const uint8_t a[CONTROL_KEY_SIZE], const uint8_t b[CONTROL_KEY_SIZE]);
 
 /* --- for tools: blocking --- */
 

@@ -7,7 +7,7 @@
  *
  * The answers are far smaller than any socket's buffer, so that a write that is not whole is a failure.
  *
- * The first 24 bytes of a HELLO are the same in every protocol version, so a peer of another one is told so
+ * The first 22 bytes of a HELLO are the same in every protocol version, so a peer of another one is told so
  * whatever the rest of its HELLO looks like.
  */
 #define _GNU_SOURCE

@@ -206,8 +206,10 @@ static bool expected(const struct peer *p, const Pangea__Message *message)
 		return p->number;
 	case PANGEA__MESSAGE__BODY_STOP:
 		return p->state != PEER_CANDIDATE;
+	case PANGEA__MESSAGE__BODY_HEARTBEAT:
+		return p->state != PEER_CANDIDATE;
 	default:
-		return message->body_case == PANGEA__MESSAGE__BODY_HEARTBEAT;
+		return false;
 	}
 }
 
@@ -256,6 +258,16 @@ static void on_closed(void *ctx, const char *why)
 
 static const struct control_conn_ops conn_ops = { .message = on_message, .closed = on_closed };
 
+/* Who has not joined by now has less claim to the place than who has just come. */
+static void drop_oldest_candidate(struct host *h)
+{
+	struct peer *p = h->peers;
+
+	while (p->state != PEER_CANDIDATE)
+		p = p->next;
+	peer_gone(p, "it did not join, and others want to");
+}
+
 static void new_candidate(struct host *h, int fd, const char *from)
 {
 	struct peer **end_of_list = &h->peers;
@@ -273,6 +285,8 @@ static void new_candidate(struct host *h, int fd, const char *from)
 		free(p);
 		return;
 	}
+	if (h->candidates == CANDIDATES_MAX)
+		drop_oldest_candidate(h);
 	while (*end_of_list)
 		end_of_list = &(*end_of_list)->next;
 	*end_of_list = p;
@@ -308,7 +322,10 @@ static void tick_peer(struct peer *p)
 	unsigned limit = p->state == PEER_READY ? SILENCE_TICKS : SILENCE_TICKS_START;
 	char why[64];
 
-	if (++p->silent > limit) {
+	if (p->state == PEER_CANDIDATE) {
+		if (++p->silent > JOIN_TICKS)
+			peer_gone(p, "it did not join in time");
+	} else if (++p->silent > limit) {
 		snprintf(why, sizeof(why), "it has been silent for %u ms", limit * HEARTBEAT_MS);
 		peer_gone(p, why);
 	} else {

@@ -13,7 +13,7 @@
 #include "membership.h"
 #include "tools.h"
 
-#define CANDIDATES_MAX	32	/* control connections that are no node yet */
+#define CANDIDATES_MAX	32	/* control connections that are no node yet; one more ends the oldest */
 
 /* Each state follows from the one before, but ENDING from all of them. */
 enum host_state { HOST_WAITING, HOST_PREPARING, HOST_CONNECTING, HOST_RUNNING, HOST_ENDING };
@@ -29,7 +29,7 @@ struct peer {
 	enum peer_state state;
 	unsigned number;
 	struct control_conn *conn;
-	unsigned silent;		/* ticks since it was heard */
+	unsigned silent;		/* ticks since it was heard; of a candidate since it connected */
 	bool dsm;			/* its dsm channel is attached */
 	char from[ADDRESS_TEXT_MAX];
 	char name[CONTROL_NAME_MAX + 1], address[CONTROL_NAME_MAX + 1], kernel[CONTROL_NAME_MAX + 1];

@@ -42,7 +42,7 @@ const char *host_judge(void *ctx, const struct wire_hello *hello)
 		return judge_channel(h, hello);
 	if (hello->node != 0xffff)
 		return "a node that joins has no number yet";
-	return h->candidates < CANDIDATES_MAX ? NULL : "too many nodes try to join";
+	return NULL;
 }
 
 void host_attach_dsm(struct host *h, int fd, struct peer *p)
@@ -205,7 +205,9 @@ static bool unfit(const struct host *h, const Pangea__Join *join, char *text, si
 	char missing[256];
 
 	features_from_message(join->features, &features);
-	if (join->protocol != WIRE_VERSION)
+	if (!control_key_same(join->key.data, h->options->key))
+		snprintf(text, size, "its key is not the one of this machine");
+	else if (join->protocol != WIRE_VERSION)
 		snprintf(text, size, "it speaks protocol version %u, this machine version %u", join->protocol,
 			 WIRE_VERSION);
 	else if (h->state != HOST_WAITING || joined(h) >= h->layout.nodes - 1)
@@ -243,6 +245,7 @@ void host_join(struct peer *p, const Pangea__Join *message)
 		return;
 	}
 	p->state = PEER_JOINED;
+	p->silent = 0;
 	h->candidates--;
 	log_line(LOG_INFO, "node %s at %s has joined (Linux %s, %" PRIu64 "M free)", p->name, p->address,
 		 p->kernel, message->memory_free >> 20);

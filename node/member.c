@@ -353,6 +353,7 @@ static void send_join(struct member *m)
 	body.kernel = uts.release;
 	body.memory_free = membership_memory_free();
 	body.features = &features;
+	body.key = (ProtobufCBinaryData){ CONTROL_KEY_SIZE, (uint8_t *)m->options->key };
 	control_conn_send(m->conn, &message);
 }
 

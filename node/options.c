@@ -24,6 +24,7 @@ static const char usage_host[] =
 "Usage: pangead host OPTION... [-- KERNEL-ARGUMENT...]\n"
 "Node 0: waits for the others, starts the kernel and exits with its status\n"
 "(125: the machine could not be started or has broken).\n"
+"The environment's PANGEA_KEY, 32 hexadecimal digits, is what nodes must know to join.\n"
 "\n"
 "  --nodes N            nodes of the machine, this one included\n"
 "  --cpus C             CPUs of each node\n"
@@ -39,7 +40,7 @@ static const char usage_host[] =
 
 static const char usage_node[] =
 "Usage: pangead node OPTION...\n"
-"A node that gives CPUs and memory to the machine of another host.\n"
+"A node that gives CPUs and memory to the machine of another host, and knows its PANGEA_KEY.\n"
 "\n"
 "  --join ADDR:PORT     where node 0 listens\n"
 "  --listen ADDR:PORT   where other nodes reach this one; port 0: any\n"
@@ -131,12 +132,9 @@ static const struct option node_options[] = {
 
 static int set_name(struct options *o, const char *name)
 {
-	const char *p;
-
-	for (p = name; *p; p++)
-		if ((unsigned char)*p <= ' ' || *p == 0x7f)
-			return wrong("--name: must not hold blanks or control characters");
-	if (!*name || p - name >= (long)sizeof(o->name))
+	if (strchr(name, ' ') || (strlen(name) <= CONTROL_NAME_MAX && !control_name_ok(name)))
+		return wrong("--name: must be text without blanks and control characters");
+	if (!*name || strlen(name) >= sizeof(o->name))
 		return wrong("--name %s: must have 1 to %zu characters", name, sizeof(o->name) - 1);
 	strcpy(o->name, name);
 	return 0;
@@ -213,6 +211,23 @@ static int check_given(const struct options *o)
 	return 0;
 }
 
+/* Not on the command line, which every user of this host can read; nor for the kernel to inherit. */
+static int take_key(struct options *o)
+{
+	const char *text = getenv(CONTROL_KEY_VARIABLE);
+
+	if (o->host && o->nodes == 1)
+		return 0;
+	if (!text)
+		return wrong("the environment has no " CONTROL_KEY_VARIABLE ", the key of the machine: %u "
+			     "hexadecimal digits, the same for all its nodes", CONTROL_KEY_TEXT);
+	if (control_key_parse(text, o->key))
+		return wrong(CONTROL_KEY_VARIABLE " in the environment is not %u hexadecimal digits",
+			     CONTROL_KEY_TEXT);
+	unsetenv(CONTROL_KEY_VARIABLE);
+	return 0;
+}
+
 static int check_program(const char *option, const char *path)
 {
 	if (!path || !access(path, X_OK))
@@ -241,7 +256,7 @@ static int parse_rest(struct options *o, int argc, char **argv)
 	o->kernel_arguments = argv + optind;
 	if (optind < argc && (!o->host || strcmp(argv[optind - 1], "--")))
 		return wrong("unexpected argument %s", argv[optind]);
-	if (check_given(o) || check_program("kernel", o->kernel) || check_program("stub", o->stub))
+	if (check_given(o) || take_key(o) || check_program("kernel", o->kernel) || check_program("stub", o->stub))
 		return -1;
 	return 0;
 }

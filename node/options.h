@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "../net/control.h"
+
 struct options {
 	bool host;			/* this is node 0 */
 	unsigned nodes, cpus;		/* cpus: of each node */
@@ -16,6 +18,7 @@ struct options {
 	const char *kernel, *stub;	/* programs */
 	const char *log;
 	char name[64];			/* for people */
+	uint8_t key[CONTROL_KEY_SIZE];	/* of the machine, from the environment */
 	bool stdio;			/* hand descriptors 0, 1, 2 to the kernel as 10, 11, 12 */
 	int ready_fd;			/* written when listening; -1: none */
 	char **kernel_arguments;	/* NULL-terminated */

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,6 +58,7 @@ static _Noreturn void daemon_exec(const struct daemons *d, unsigned node, pid_t 
 		complain("node %u: cannot enter its network: %s", node, strerror(errno));
 		_exit(EXIT_PANGEA);
 	}
+	setenv(CONTROL_KEY_VARIABLE, d->key, 1);
 	if (streams_place(streams) == 0 && (ready < 0 || dup2(ready, READY_FD) >= 0))
 		execv(d->programs->daemon, argv);
 	complain("%s: %s", d->programs->daemon, strerror(errno));
@@ -87,6 +89,28 @@ static void listen_address(const struct daemons *d, unsigned node, char *text, s
 	if (own)
 		networks_address(node, host, sizeof(host));
 	snprintf(text, size, "%s:%u", host, own ? NODE_PORT : 0);
+}
+
+int daemons_key_make(struct daemons *d)
+{
+	const char *path = directory_file(d->directory, KEY_FILE);
+	uint8_t key[CONTROL_KEY_SIZE];
+	int fd, n;
+
+	if (getrandom(key, sizeof(key), 0) != sizeof(key)) {
+		complain("no random numbers: %s", strerror(errno));
+		return EXIT_PANGEA;
+	}
+	control_key_format(key, d->key);
+	if (!d->options->one_node_here)
+		return 0;
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	n = fd < 0 ? -1 : dprintf(fd, "%s\n", d->key);
+	if (n < 0)
+		complain("%s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return n < 0 ? EXIT_PANGEA : 0;
 }
 
 int daemons_start(struct daemons *d, const int streams[3], char **kernel_arguments)
@@ -163,8 +187,9 @@ static int nodes_start(struct daemons *d, const char *join)
 
 	d->listening = true;
 	if (d->options->one_node_here && d->options->nodes > 1 && isatty(STDERR_FILENO))
-		complain("%s waits for %u more; on each of their hosts: pangea node --cpus %u --join %s",
-			 d->directory->name, d->options->nodes - 1, d->options->cpus, join);
+		complain("%s waits for %u more; on each of their hosts: pangea node --cpus %u --join %s --key "
+			 "FILE, a copy of %s", d->directory->name, d->options->nodes - 1, d->options->cpus, join,
+			 directory_file(d->directory, KEY_FILE));
 	for (unsigned i = 1; i < d->nodes && !err; i++)
 		err = node_start(d, i, join);
 	return err;

@@ -193,6 +193,7 @@ int directory_make(struct directory *d, const char *name)
 void directory_keep(struct directory *d)
 {
 	unlink(directory_file(d, BOOT_CONFIG));
+	unlink(directory_file(d, KEY_FILE));
 	close(d->lock);
 	d->lock = -1;
 }

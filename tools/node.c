@@ -21,17 +21,19 @@
 #define GRACE_S 3	/* between SIGTERM and SIGKILL */
 
 struct node_options {
-	const char *join, *listen, *name;
+	const char *join, *listen, *name, *key_file;
+	char key[CONTROL_KEY_TEXT + 1];
 	unsigned cpus;
 };
 
-enum { OPT_JOIN = 256, OPT_LISTEN, OPT_CPUS, OPT_NAME, OPT_HELP };
+enum { OPT_JOIN = 256, OPT_LISTEN, OPT_CPUS, OPT_NAME, OPT_KEY, OPT_HELP };
 
 static const struct option long_options[] = {
 	{ "join", required_argument, NULL, OPT_JOIN },
 	{ "listen", required_argument, NULL, OPT_LISTEN },
 	{ "cpus", required_argument, NULL, OPT_CPUS },
 	{ "name", required_argument, NULL, OPT_NAME },
+	{ "key", required_argument, NULL, OPT_KEY },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ NULL, 0, NULL, 0 },
 };
@@ -59,6 +61,9 @@ static int option_apply(struct node_options *o, int option, char **argv)
 					   optarg);
 		o->name = optarg;
 		return 0;
+	case OPT_KEY:
+		o->key_file = optarg;
+		return 0;
 	case OPT_HELP:
 		help_print("node");
 		return -1;
@@ -67,6 +72,37 @@ static int option_apply(struct node_options *o, int option, char **argv)
 	default:
 		return unknown_option("node", argv);
 	}
+}
+
+static int key_read(struct node_options *o)
+{
+	const char *variable = getenv(CONTROL_KEY_VARIABLE);
+	uint8_t key[CONTROL_KEY_SIZE];
+	char text[128];
+	ssize_t n = -1;
+	int fd;
+
+	if (!o->key_file && !variable)
+		return usage_error("node", "--key FILE is missing, a copy of what 'pangea up' has written");
+	if (!o->key_file) {
+		if (control_key_parse(variable, key))
+			return usage_error("node", CONTROL_KEY_VARIABLE ": not a machine's key");
+		control_key_format(key, o->key);
+		return 0;
+	}
+	fd = open(o->key_file, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		n = read(fd, text, sizeof(text) - 1);
+	if (n < 0) {
+		complain("--key %s: %s", o->key_file, strerror(errno));
+		return EXIT_USAGE;
+	}
+	close(fd);
+	text[n] = 0;
+	if (control_key_parse(text, key))
+		return usage_error("node", "--key %s: not a machine's key", o->key_file);
+	control_key_format(key, o->key);
+	return 0;
 }
 
 static int node_options_parse(struct node_options *o, int argc, char **argv)
@@ -83,7 +119,7 @@ static int node_options_parse(struct node_options *o, int argc, char **argv)
 	}
 	if (optind < argc)
 		return usage_error("node", "'%s': this takes options only", argv[optind]);
-	return o->join ? 0 : usage_error("node", "--join ADDR:PORT is missing");
+	return o->join ? key_read(o) : usage_error("node", "--join ADDR:PORT is missing");
 }
 
 static _Noreturn void node_exec(const struct node_options *o, const struct programs *p,
@@ -99,6 +135,7 @@ static _Noreturn void node_exec(const struct node_options *o, const struct progr
 	snprintf(cpus, sizeof(cpus), "%u", o->cpus);
 	snprintf(ready_fd, sizeof(ready_fd), "%d", ready);
 	fcntl(ready, F_SETFD, 0);
+	setenv(CONTROL_KEY_VARIABLE, o->key, 1);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	setsid();
 	sigprocmask(SIG_UNBLOCK, signals, NULL);

@@ -46,10 +46,12 @@ static const struct subcommand subcommands[] = {
 	  "  --listen ADDR:PORT  where other nodes reach this one (a loopback or private address)\n"
 	  MACHINE_OPTIONS },
 	{ "node", command_node, "join a machine as one of its nodes",
-	  "Usage: pangea node --join ADDR:PORT [OPTION]...\n\n"
+	  "Usage: pangea node --join ADDR:PORT --key FILE [OPTION]...\n\n"
 	  "Gives CPUs and memory of this host to the machine that `pangea up` started at ADDR:PORT,\n"
 	  "until it ends.\n\n"
 	  "  --join ADDR:PORT    where node 0 listens\n"
+	  "  --key FILE          the machine's key, a copy of the file that `pangea up` has named\n"
+	  "                      (default: the key itself in $PANGEA_KEY)\n"
 	  "  --listen ADDR:PORT  where other nodes reach this one (default 127.0.0.1 and a free port)\n"
 	  "  --cpus C            CPUs to give (default 1)\n"
 	  "  --name NAME         name of this node (default: the host's name)\n" },

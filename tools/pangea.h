@@ -23,6 +23,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "../net/control.h"
+
 #ifndef PANGEA_VERSION
 #define PANGEA_VERSION "0.1"
 #endif
@@ -36,6 +38,9 @@
 #define NODE_MEMORY_MIN	(96ull << 20)
 #define ADDRESS_MAX	64	/* bytes of ADDR:PORT */
 #define NODE_PORT	7200	/* of every node in a namespace of its own */
+
+/* What nodes must know to join a machine (net/control.h); never in a command line. */
+#define KEY_FILE	"key"	/* in the run directory of `up` */
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
@@ -87,7 +92,7 @@ int directory_make(struct directory *d, const char *name);
 /* "path/file" in a static ring of buffers. */
 const char *directory_file(const struct directory *d, const char *file);
 void directory_remove(struct directory *d);
-/* Leaves the logs for the user to read, but nothing of his environment. */
+/* Leaves the logs for the user to read, but nothing of his environment and no key. */
 void directory_keep(struct directory *d);
 /* Finds a running machine by name, or the only one.  0, or an exit status after one line. */
 int directory_find(struct directory *d, const char *name);
@@ -148,12 +153,15 @@ struct daemons {
 	bool listening;			/* node 0 */
 	bool kernel_started;
 	int ready_fd;			/* where node 0 says so; -1 */
+	char key[CONTROL_KEY_TEXT + 1];
 	const struct options *options;
 	const struct programs *programs;
 	const struct networks *networks;
 	const struct directory *directory;
 };
 
+/* A new key; in a file for nodes on other hosts, if there are such.  0, or an exit status after one line. */
+int daemons_key_make(struct daemons *d);
 /* Starts node 0, whose kernel gets the streams.  0, or an exit status after one line. */
 int daemons_start(struct daemons *d, const int streams[3], char **kernel_arguments);
 /* ready_fd is readable: when node 0 listens, starts the others.  0; an exit status after one line. */

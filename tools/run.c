@@ -293,7 +293,8 @@ static int machine_start(struct machine *m)
 		.options = &m->options, .programs = &m->programs,
 		.networks = &m->networks, .directory = &m->directory,
 	};
-	err = boot_configure(&m->options, &m->programs, &m->directory, &m->streams);
+	err = boot_configure(&m->options, &m->programs, &m->directory, &m->streams) ?:
+	      daemons_key_make(&m->daemons);
 	if (err)
 		return err;
 	arguments = boot_kernel_arguments(&m->options, &m->directory, &m->streams);

@@ -74,7 +74,7 @@ roots() {
 	refused_late 127 'true' run --root "$WORK/void" true
 }
 
-# A machine was made and found out; its logs are kept for the user.
+# A machine was made and found out; its logs are kept for the user, and he is told where.
 refused_late() {
 	local wanted=$1 pattern=$2 status=0
 
@@ -83,6 +83,7 @@ refused_late() {
 	same "status of pangea $*" $status "$wanted"
 	one_line "^pangea: .*$pattern"
 	nothing_left
+	same "environment left" "$(ls "$XDG_RUNTIME_DIR"/pangea/*/{config,key} 2>/dev/null)" ""
 	rm -rf "$XDG_RUNTIME_DIR/pangea"
 }
 
@@ -111,18 +112,28 @@ name_taken() {
 addresses() {
 	local bad
 
+	PANGEA_KEY=$(printf '%032d' 0)
+	export PANGEA_KEY
 	for bad in '' 127.0.0.1 :1 127.0.0.1: 127.0.0.1:x 127.0.0.1:99999 127.0.0.1:-1; do
 		refused 2 'listen' up --listen "$bad" true
 		refused 2 'join' node --join "$bad"
 	done
 	for bad in 1.2.3.4.5:1 host:name:1 nowhere.invalid:7200; do
-		refused_late 125 "$bad" up --listen "$bad" true
-		refused_late 125 "$bad" node --join "$bad"
+		refused 125 "$bad" up --listen "$bad" true
+		refused 125 "$bad" node --join "$bad"
 	done
+	# Who joins must have the machine's key.
+	echo 0123 >"$WORK/short"
+	refused 2 'short: not a' node --join 127.0.0.1:1 --key "$WORK/short"
+	refused 2 'nowhere: No such' node --join 127.0.0.1:1 --key "$WORK/nowhere"
+	PANGEA_KEY=0123 refused 2 'PANGEA_KEY' node --join 127.0.0.1:1
+	unset PANGEA_KEY
+	refused 2 -- '--key FILE is missing' node --join 127.0.0.1:1
+	export PANGEA_KEY=00112233445566778899aabbccddeeff
 	# Without encryption nothing but loopback and private addresses will do.
-	refused_late 125 '8.8.8.8|private|loopback' up --listen 8.8.8.8:7200 true
-	refused_late 125 'private|loopback|0.0.0.0' up --listen 0.0.0.0:7200 true
-	refused_late 125 'refused|connect|join' node --join 127.0.0.1:1 --name lonely
+	refused 125 '8.8.8.8|private|loopback' up --listen 8.8.8.8:7200 true
+	refused 125 'private|loopback|0.0.0.0' up --listen 0.0.0.0:7200 true
+	refused 125 'refused|connect|join' node --join 127.0.0.1:1 --name lonely
 }
 
 port_in_use() {
@@ -130,7 +141,7 @@ port_in_use() {
 	local poke=$!
 
 	wait_for 120 test -s "$WORK/poke" || fatal "cannot occupy a port"
-	refused_late 125 '7299.*in use' up --listen 127.0.0.1:7299 true
+	refused 125 '7299.*in use' up --listen 127.0.0.1:7299 true
 	kill $poke
 	wait $poke 2>/dev/null
 	return 0
@@ -144,8 +155,8 @@ programs() {
 	# Programs that are something else.
 	PANGEA_KERNEL=/bin/true refused_late 125 'kernel' run true
 	PANGEA_KERNEL=/bin/cat refused_late 125 'kernel' run true
-	PANGEA_DAEMON=/bin/false refused_late 125 'node' run true
-	PANGEA_STUB=/bin/true refused_late 125 'stub' run true
+	PANGEA_DAEMON=/bin/false refused 125 'node' run true
+	PANGEA_STUB=/bin/true refused 125 'stub' run true
 	mkdir -p "$WORK/alone"
 	cp "$PANGEA" "$WORK/alone/"
 	PANGEA=$WORK/alone/pangea refused 125 'pangead is not in .*/alone.*make' run true
@@ -155,11 +166,11 @@ programs() {
 host_limits() {
 	(
 		ulimit -v 400000
-		refused_late 125 '[Mm]emory|mem' run true
+		refused 125 '[Mm]emory|mem' run true
 	) || exit 1
 	(
 		ulimit -n 12
-		refused_late 125 'files|descriptors' run true
+		refused 125 'files|descriptors' run true
 	) || exit 1
 	(
 		export XDG_RUNTIME_DIR=$WORK/readonly
@@ -177,7 +188,7 @@ map_count() {
 	mount | grep -q ' on /proc ' && [ -w /proc/sys/vm/max_map_count ] || return 0
 	echo 1000 >"$WORK/max_map_count"
 	mount --bind "$WORK/max_map_count" /proc/sys/vm/max_map_count || return 0
-	refused_late 125 'max_map_count' run true
+	refused 125 'max_map_count' run true
 	umount /proc/sys/vm/max_map_count
 }
 

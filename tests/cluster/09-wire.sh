@@ -64,16 +64,28 @@ attack_socket() {
 	still_works socket
 }
 
-# The machine is complete; a node too many hears so.
-refuses_latecomers() {
+# A node that joins beside the machine's own ones: latecomer KEY PATTERN
+latecomer() {
 	local status=0
 
-	in_network_of 0 timeout 30 "$BUILD/pangead" node --join "$(port_of 0)" --listen 127.0.0.1:0 --cpus 1 \
-		--stub "$BUILD/pangea-stub" --log "$WORK/late.log" --name late \
+	PANGEA_KEY=$1 in_network_of 0 timeout 30 "$BUILD/pangead" node --join "$(port_of 0)" \
+		--listen 127.0.0.1:0 --cpus 1 --stub "$BUILD/pangea-stub" --log "$WORK/late.log" --name late \
 		>"$WORK/out" 2>"$WORK/err" || status=$?
 	same "status of a late node" $status 125
-	[ "$(wc -l <"$WORK/err")" = 1 ] || { cat "$WORK/err"; fatal "not one line"; }
+	one_line "^pangea: $2"
 	still_works latecomer
+}
+
+# The machine is complete; a node too many hears so, if it has the key.
+refuses_latecomers() {
+	local key
+
+	key=$(tr '\0' '\n' <"/proc/$(node_pid 0)/environ" | sed -n 's/^PANGEA_KEY=//p')
+	latecomer "$key" 'node 0 .*refuses this node: the machine has its 3 nodes already'
+	latecomer "${key//[0-9]/0}" 'node 0 .*refuses this node: its key'
+	latecomer abc 'PANGEA_KEY in the environment'
+	same "arguments that tell the key" \
+		"$(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | grep -cF -f <(echo "$key"))" 0
 }
 
 ended() {
@@ -91,7 +103,17 @@ waiting_machine() {
 	wait_for 120 listening 7311 || fatal "nobody listens"
 	"$HELPERS/poke" attack 127.0.0.1:7311 || fatal "attack: see above"
 	"$HELPERS/poke" flood 127.0.0.1:7311 300 77 || fatal "flood: status $?"
-	"$PANGEA" node --join 127.0.0.1:7311 --name other >"$WORK/node.out" 2>&1 || status=$?
+	# A full house of those who do not join keeps nobody out who does.
+	"$HELPERS/poke" idle 127.0.0.1:7311 40 60 >"$WORK/poke" 2>&1 &
+	local idle=$!
+	wait_for 60 grep -q idle "$WORK/poke" || fatal "$(cat "$WORK/poke")"
+	cp "$XDG_RUNTIME_DIR/pangea/pangea/key" "$WORK/key"
+	tr 0-9a-f 1-9a-f0 <"$WORK/key" >"$WORK/wrong"
+	"$PANGEA" node --join 127.0.0.1:7311 --name other --key "$WORK/wrong" >"$WORK/node.out" 2>&1 &&
+		fatal "a wrong key is taken"
+	contains "wrong key" "$(cat "$WORK/node.out")" '^pangea: .*refuses this node: its key'
+	"$PANGEA" node --join 127.0.0.1:7311 --name other --key "$WORK/key" >"$WORK/node.out" 2>&1 || status=$?
+	kill $idle
 	same "status of the node" $status 0
 	wait $up || { cat "$WORK/err"; fatal "the machine: status $?"; }
 	nothing_kept
@@ -107,7 +129,7 @@ false_host() {
 		status=0
 		"$HELPERS/poke" serve 127.0.0.1:7312 $what >"$WORK/poke" 2>&1 &
 		wait_for 120 test -s "$WORK/poke" || fatal "poke does not serve"
-		timeout 30 "$PANGEA" node --join 127.0.0.1:7312 --name lost \
+		PANGEA_KEY=$(printf '%032d' 0) timeout 30 "$PANGEA" node --join 127.0.0.1:7312 --name lost \
 			>"$WORK/out" 2>"$WORK/err" || status=$?
 		same "status of a node that hears '$what'" $status 125
 		one_line '^pangea'
@@ -115,8 +137,7 @@ false_host() {
 		wait $!
 		: >"$WORK/poke"
 	done
-	nothing_left
-	rm -rf "$XDG_RUNTIME_DIR/pangea"
+	nothing_kept
 }
 
 machine_start bash -c "$echo_machine" || exit 1

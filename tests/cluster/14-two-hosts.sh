@@ -38,7 +38,8 @@ start_both() {
 	"$PANGEA" up --nodes 2 --listen 10.77.0.1:7200 -- "$@" </dev/null >"$WORK/out" 2>"$WORK/err" &
 	up=$!
 	wait_for 120 listens || fatal "pangea up does not listen: $(cat "$WORK/err")"
-	there "$PANGEA" node --join 10.77.0.1:7200 --listen 10.77.0.2:7201 --name there >"$WORK/node" 2>&1 &
+	there "$PANGEA" node --join 10.77.0.1:7200 --listen 10.77.0.2:7201 --name there \
+		--key "$XDG_RUNTIME_DIR/pangea/pangea/key" >"$WORK/node" 2>&1 &
 	node=$!
 }
 
@@ -61,7 +62,8 @@ programs() {
 		affinity </dev/null 2>"$WORK/err" &
 	up=$!
 	wait_for 120 listens || echo "not ok pangea up does not listen: $(cat "$WORK/err")"
-	there "$PANGEA" node --join 10.77.0.1:7200 --listen 10.77.0.2:7201 --name there >"$WORK/node" 2>&1
+	there "$PANGEA" node --join 10.77.0.1:7200 --listen 10.77.0.2:7201 --name there \
+		--key "$XDG_RUNTIME_DIR/pangea/pangea/key" >"$WORK/node" 2>&1
 	wait $up
 	[ $? -le 1 ] || echo "not ok the machine: $(cat "$WORK/err")"
 }

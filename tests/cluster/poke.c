@@ -6,6 +6,7 @@
  *   poke attack WHERE               connects once for each wrong thing to say; WHERE: ADDR:PORT or a path
  *   poke flood WHERE COUNT SEED     COUNT connections with noise that begins like something right
  *   poke hang WHERE COUNT SECONDS   COUNT connections that say half of a HELLO and stay
+ *   poke idle WHERE COUNT SECONDS   COUNT connections that say HELLO, hear WELCOME, and nothing more
  *   poke serve ADDR:PORT WHAT       accepts one connection and answers its HELLO with WHAT: close, half,
  *                                   noise, version, refuse or huge
  *
@@ -427,6 +428,27 @@ static int hang(const char *where, long count, unsigned seconds)
 	return 0;
 }
 
+static int idle(const char *where, long count, unsigned seconds)
+{
+	struct wire_hello hello = make_hello(WIRE_PURPOSE_CONTROL);
+	struct wire_hdr welcome;
+
+	for (long i = 0; i < count; i++) {
+		int fd = open_connection(where);
+
+		if (send(fd, &hello, sizeof(hello), 0) != sizeof(hello) ||
+		    recv(fd, &welcome, sizeof(welcome), MSG_WAITALL) != sizeof(welcome) ||
+		    welcome.type != WIRE_WELCOME) {
+			fprintf(stderr, "poke: connection %ld is not welcome\n", i + 1);
+			return 1;
+		}
+	}
+	puts("idle");
+	fflush(stdout);
+	sleep(seconds);
+	return 0;
+}
+
 static void compose_answer(struct speech *speech, const char *what)
 {
 	struct wire_refuse refuse = { .hdr = { .length = sizeof(refuse), .type = WIRE_REFUSE } };
@@ -478,8 +500,10 @@ int main(int argc, char **argv)
 		return flood(argv[2], atol(argv[3]), atol(argv[4]));
 	if (argc == 5 && strcmp(argv[1], "hang") == 0)
 		return hang(argv[2], atol(argv[3]), (unsigned)atoi(argv[4]));
+	if (argc == 5 && strcmp(argv[1], "idle") == 0)
+		return idle(argv[2], atol(argv[3]), (unsigned)atoi(argv[4]));
 	if (argc == 4 && strcmp(argv[1], "serve") == 0)
 		return serve(argv[2], argv[3]);
-	fprintf(stderr, "usage: poke listen|attack|flood|hang|serve ARGUMENT...; see its source\n");
+	fprintf(stderr, "usage: poke listen|attack|flood|hang|idle|serve ARGUMENT...; see its source\n");
 	return 2;
 }

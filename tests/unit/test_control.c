@@ -108,10 +108,15 @@ static void joins(void **state)
 	Pangea__Join join = PANGEA__JOIN__INIT;
 	CONTROL_MESSAGE(message, JOIN, join, &join);
 	uint32_t words[65] = { 0 };
+	uint8_t key[17] = { 0 };
 
 	(void)state;
 	assert_non_null(judged(&message));
 	join.features = &features;
+	assert_non_null(judged(&message));
+	join.key = (ProtobufCBinaryData){ 15, key };
+	assert_non_null(judged(&message));
+	join.key.len = 16;
 	assert_null(judged(&message));
 	features.words = words;
 	features.n_words = 64;
@@ -125,6 +130,50 @@ static void joins(void **state)
 	features.n_xstate_end = 0;
 	join.name = "\033[2J";
 	assert_non_null(judged(&message));
+}
+
+static void names(void **state)
+{
+	static const char *const good[] = {
+		"", "node-1", "k\xc3\xb6ln", "\xe2\x82\xac", "\xf0\x9f\x90\xa7", "with blank",
+		"012345678901234567890123456789012345678901234567890123456789012",
+	};
+	static const char *const bad[] = {
+		"\n", "\033[2J", "\x7f", "\xff", "\xc3", "\xc3(", "\x80", "\xc0\xaf", "\xe0\x82\xac",
+		"\xc2\x9b" "2J" /* a control sequence of one character */, "\xed\xa0\x80", "\xf4\x90\x80\x80",
+		"\xf8\x88\x80\x80\x80", "0123456789012345678901234567890123456789012345678901234567890123",
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		if (!control_name_ok(good[i]))
+			fail_msg("'%s' is refused", good[i]);
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (control_name_ok(bad[i]))
+			fail_msg("bad name %zu is accepted", i);
+}
+
+static void keys(void **state)
+{
+	static const char text[] = "00112233445566778899aabbccddeeff";
+	uint8_t key[CONTROL_KEY_SIZE], other[CONTROL_KEY_SIZE];
+	char again[CONTROL_KEY_TEXT + 1];
+
+	(void)state;
+	assert_int_equal(control_key_parse(text, key), 0);
+	assert_int_equal(key[1], 0x11);
+	control_key_format(key, again);
+	assert_string_equal(again, text);
+	assert_int_equal(control_key_parse("00112233445566778899aabbccddeeff\n", other), 0);
+	assert_true(control_key_same(key, other));
+	other[15] ^= 1;
+	assert_false(control_key_same(key, other));
+	assert_int_equal(control_key_parse("", other), -1);
+	assert_int_equal(control_key_parse(text + 1, other), -1);
+	assert_int_equal(control_key_parse("00112233445566778899aabbccddeeff0", other), -1);
+	assert_int_equal(control_key_parse("00112233445566778899aabbccddeeff x", other), -1);
+	assert_int_equal(control_key_parse("0011223344556677-899aabbccddeeff", other), -1);
 }
 
 static void bad_frames(void **state)
@@ -382,6 +431,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(layouts),
 		cmocka_unit_test(joins),
+		cmocka_unit_test(names),
+		cmocka_unit_test(keys),
 		cmocka_unit_test(bad_frames),
 		cmocka_unit_test(noise),
 		cmocka_unit_test_setup_teardown(bad_hellos, set_up, tear_down),
