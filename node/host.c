@@ -26,6 +26,7 @@
 #include "host.h"
 #include "layout.h"
 #include "log.h"
+#include "memory.h"
 
 #define VERDICT_MS	200	/* for a cause to show up behind a consequence */
 #define FAREWELL_MS	500	/* for nodes to end after Stop */
@@ -359,7 +360,7 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
 
 static int check_own_host(struct host *h, char *err, size_t err_size)
 {
-	uint64_t available = membership_memory_free(), share;
+	uint64_t available = memory_available(), share;
 
 	if (layout_divide(&h->layout, h->options->nodes, h->options->cpus, h->options->memory, err, err_size))
 		return -1;

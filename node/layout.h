@@ -8,6 +8,7 @@
 #define LAYOUT_UNIT		(128ULL << 20)	/* bytes; the kernel hands out memory in such sections */
 #define LAYOUT_MIN_HOST		(256ULL << 20)	/* of node 0 */
 #define LAYOUT_MIN_NODE		(128ULL << 20)	/* of any other */
+#define LAYOUT_MAX		(1ULL << 48)	/* of a machine */
 
 /*
  * Fill in everything but self, machine and names.  memory is rounded down to LAYOUT_UNIT.  0, or -1 with

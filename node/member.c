@@ -18,6 +18,7 @@
 #include "features.h"
 #include "log.h"
 #include "membership.h"
+#include "memory.h"
 
 #define EXIT_NODE_BROKEN	125
 #define STOP_WAIT_MS		1000	/* for node 0's judgement */
@@ -351,7 +352,7 @@ static void send_join(struct member *m)
 	body.name = (char *)m->options->name;
 	uts.release[CONTROL_NAME_MAX] = 0;
 	body.kernel = uts.release;
-	body.memory_free = membership_memory_free();
+	body.memory_free = memory_available();
 	body.features = &features;
 	body.key = (ProtobufCBinaryData){ CONTROL_KEY_SIZE, (uint8_t *)m->options->key };
 	control_conn_send(m->conn, &message);

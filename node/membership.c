@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "layout.h"
 #include "log.h"
 #include "membership.h"
 
@@ -111,6 +112,34 @@ struct machine *membership_make_machine(const struct options *options, const str
 	machine = machine_new(config, err, err_size);
 	free(config);
 	return machine;
+}
+
+static void ignore_trouble(void *ctx, const char *reason)
+{
+	(void)ctx;
+	(void)reason;
+}
+
+/* Makes the smallest machine and frees it again. */
+int membership_check_host(const struct options *options)
+{
+	struct event_base *base = event_base_new();
+	struct trouble *trouble = base ? trouble_new(base, ignore_trouble, NULL) : NULL;
+	struct machine *machine = NULL;
+	char err[256] = "out of memory";
+	struct layout layout;
+
+	if (trouble && !layout_divide(&layout, 1, 1, LAYOUT_MIN_HOST, err, sizeof(err)))
+		machine = membership_make_machine(options, &layout, trouble, err, sizeof(err));
+	if (machine)
+		machine_free(machine);
+	else
+		report("%s", err);
+	if (trouble)
+		trouble_free(trouble);
+	if (base)
+		event_base_free(base);
+	return machine ? 0 : EXIT_BROKEN;
 }
 
 int membership_listen(const struct options *options, struct address *bound, char *err, size_t err_size)
@@ -236,21 +265,6 @@ void membership_send_stop(struct control_conn *conn, bool clean, const char *rea
 }
 
 /* --- this host --- */
-
-uint64_t membership_memory_free(void)
-{
-	unsigned long long kilobytes = 0;
-	FILE *f = fopen("/proc/meminfo", "re");
-	char line[128];
-
-	if (!f)
-		return 0;
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1)
-			break;
-	fclose(f);
-	return kilobytes << 10;
-}
 
 int membership_read_signal(int signal_fd, const char **name)
 {

@@ -32,6 +32,8 @@
 #define HANDSHAKE_MS		5000
 #define EXIT_BROKEN		125	/* of node 0 when the machine could not start or has broken */
 
+/* Could this host be a node?  0, or EXIT_BROKEN after one line. */
+int membership_check_host(const struct options *options);
 /*
  * Run this daemon's part until the machine ends.  signal_fd: a signalfd.  The exit status; -N: signal N ended
  * it.
@@ -71,8 +73,6 @@ void membership_stats_from_message(const Pangea__Stats *message, struct machine_
 void membership_send_stop(struct control_conn *conn, bool clean, const char *reason);
 
 /* --- this host --- */
-
-uint64_t membership_memory_free(void);		/* bytes */
 
 /* Number of the signal that has arrived; *name is for messages. */
 int membership_read_signal(int signal_fd, const char **name);

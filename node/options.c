@@ -11,14 +11,17 @@
 #include <unistd.h>
 
 #include "../net/wire.h"
+#include "layout.h"
 #include "options.h"
 
 static const char usage_all[] =
-"Usage: pangead host|node OPTION...\n"
+"Usage: pangead host|node|check OPTION...\n"
 "The daemon of one node of a Pangea machine; `pangea` starts it.\n"
 "\n"
 "  pangead host --help    options of node 0, which runs the kernel\n"
-"  pangead node --help    options of the other nodes\n";
+"  pangead node --help    options of the other nodes\n"
+"  pangead check --stub PATH\n"
+"                         says on standard error what this host lacks to be a node\n";
 
 static const char usage_host[] =
 "Usage: pangead host OPTION... [-- KERNEL-ARGUMENT...]\n"
@@ -92,7 +95,7 @@ static int parse_size(const char *option, const char *text, uint64_t *out)
 			goto bad;
 		shift = 10 * (unsigned)(unit - units + 1);
 	}
-	if (!isdigit((unsigned char)text[0]) || errno || value > (1ULL << 48) >> shift)
+	if (!isdigit((unsigned char)text[0]) || errno || value > LAYOUT_MAX >> shift)
 		goto bad;
 	*out = value << shift;
 	return 0;
@@ -126,6 +129,12 @@ static const struct option node_options[] = {
 	{ "log", required_argument, NULL, LOG },
 	{ "name", required_argument, NULL, NAME },
 	{ "ready-fd", required_argument, NULL, READY_FD },
+	{ "help", no_argument, NULL, HELP },
+	{ 0 },
+};
+
+static const struct option check_options[] = {
+	{ "stub", required_argument, NULL, STUB },
 	{ "help", no_argument, NULL, HELP },
 	{ 0 },
 };
@@ -201,6 +210,8 @@ static int check_given(const struct options *o)
 	};
 	size_t i;
 
+	if (o->check)
+		return o->stub ? 0 : wrong("--stub is missing (see `pangead --help`)");
 	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
 		if (!needed[i].given)
 			return wrong("--%s is missing (see `pangead %s --help`)", needed[i].name,
@@ -216,7 +227,7 @@ static int take_key(struct options *o)
 {
 	const char *text = getenv(CONTROL_KEY_VARIABLE);
 
-	if (o->host && o->nodes == 1)
+	if (o->check || (o->host && o->nodes == 1))
 		return 0;
 	if (!text)
 		return wrong("the environment has no " CONTROL_KEY_VARIABLE ", the key of the machine: %u "
@@ -237,12 +248,13 @@ static int check_program(const char *option, const char *path)
 
 static int parse_rest(struct options *o, int argc, char **argv)
 {
-	const struct option *list = o->host ? host_options : node_options;
+	const struct option *list = o->host ? host_options : o->check ? check_options : node_options;
+	const char *usage = o->host ? usage_host : o->check ? usage_all : usage_node;
 	int which;
 
 	while ((which = getopt_long(argc, argv, "+:", list, NULL)) != -1) {
 		if (which == HELP) {
-			fputs(o->host ? usage_host : usage_node, stdout);
+			fputs(usage, stdout);
 			return 1;
 		}
 		if (which == ':')
@@ -270,9 +282,10 @@ int options_parse(struct options *o, int argc, char **argv)
 		fputs(usage_all, stdout);
 		return 1;
 	}
-	if (argc < 2 || (strcmp(argv[1], "host") && strcmp(argv[1], "node")))
+	o->host = argc >= 2 && !strcmp(argv[1], "host");
+	o->check = argc >= 2 && !strcmp(argv[1], "check");
+	if (!o->host && !o->check && (argc < 2 || strcmp(argv[1], "node")))
 		return wrong("say `pangead host` or `pangead node` (see `pangead --help`)");
-	o->host = !strcmp(argv[1], "host");
 	opterr = 0;
 	optind = 1;
 	return parse_rest(o, argc - 1, argv + 1);

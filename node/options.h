@@ -10,6 +10,7 @@
 
 struct options {
 	bool host;			/* this is node 0 */
+	bool check;			/* no node: only see whether this host could be one */
 	unsigned nodes, cpus;		/* cpus: of each node */
 	uint64_t memory;		/* bytes, of all nodes */
 	const char *listen;		/* ADDR:PORT */

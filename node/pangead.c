@@ -68,11 +68,13 @@ int main(int argc, char **argv)
 		return 0;
 	if (ret < 0)
 		return status;
-	ret = log_open(options.log);
+	ret = log_open(options.check ? "/dev/null" : options.log);
 	if (ret) {
 		fprintf(stderr, "pangea: --log %s: %s\n", options.log, strerror(-ret));
 		return status;
 	}
+	if (options.check)
+		return membership_check_host(&options);
 	signal_fd = take_signals();
 	base = event_base_new();
 	if (signal_fd < 0 || !base) {

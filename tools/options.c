@@ -9,10 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../node/layout.h"
+#include "../node/memory.h"
 #include "pangea.h"
 
 #define KERNEL_SPACE		(512ull << 20)	/* of the kernel process, beside the machine's memory */
@@ -52,7 +55,7 @@ int size_parse(const char *text, uint64_t *bytes)
 	if (!suffix)
 		return -EINVAL;
 	shift = 10 * (suffix - suffixes + 1);
-	if (value > UINT64_MAX >> shift)
+	if (value > LAYOUT_MAX >> shift)
 		return -ERANGE;
 	*bytes = (uint64_t)value << shift;
 	return 0;
@@ -97,10 +100,19 @@ static int memory_parse(struct options *o, const char *text)
 	case 0:
 		return 0;
 	case -ERANGE:
-		return usage_error(o->subcommand, "--mem %s: no host has as much", text);
+		return usage_error(o->subcommand, "--mem %s: no machine has as much", text);
 	default:
 		return usage_error(o->subcommand, "--mem %s: not a size such as 1536M or 2G", text);
 	}
+}
+
+/* Ours until this process ends.  The kernel that has an image open locks it in its own way. */
+static bool image_lock(int fd)
+{
+	struct flock kernels = { .l_type = F_WRLCK };
+
+	return flock(fd, LOCK_EX | LOCK_NB) == 0 && fcntl(fd, F_OFD_GETLK, &kernels) == 0 &&
+	       kernels.l_type == F_UNLCK;
 }
 
 static int image_check(const char *text, const char *path)
@@ -114,12 +126,16 @@ static int image_check(const char *text, const char *path)
 		return EXIT_USAGE;
 	}
 	n = pread(fd, magic, sizeof(magic), EXT4_MAGIC_OFFSET);
-	close(fd);
 	if (n != sizeof(magic) || magic[0] != 0x53 || magic[1] != 0xef) {
+		close(fd);
 		complain("--root %s: neither a directory nor an ext4 image; make one with mkfs.ext4", text);
 		return EXIT_USAGE;
 	}
-	return 0;
+	if (image_lock(fd))
+		return 0;
+	close(fd);
+	complain("--root %s: in use by another machine, and an image serves one at a time", text);
+	return EXIT_PANGEA;
 }
 
 static int root_parse(struct options *o, const char *text)
@@ -220,29 +236,15 @@ static int option_apply(struct options *o, int option, const char *argument, cha
 	}
 }
 
-static uint64_t host_memory_available(void)
-{
-	unsigned long long kib = 0;
-	char line[128];
-	FILE *f = fopen("/proc/meminfo", "re");
-
-	if (!f)
-		return UINT64_MAX;
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-			break;
-	fclose(f);
-	return kib ? (uint64_t)kib << 10 : UINT64_MAX;
-}
-
 static int memory_check(const struct options *o)
 {
-	uint64_t available = host_memory_available();
+	uint64_t available = memory_available();
 	uint64_t here = o->one_node_here ? o->memory / o->nodes : o->memory;
-	struct rlimit space;
+	struct rlimit space, file;
 
 	if (here > available) {
-		complain("--mem: nodes here may need %lluM, this host has %lluM to spare; ask for less",
+		complain("--mem: nodes here may need %lluM, there are %lluM to spare (of this host, or of its "
+			 "control group); ask for less",
 			 (unsigned long long)here >> 20, (unsigned long long)available >> 20);
 		return EXIT_PANGEA;
 	}
@@ -254,19 +256,26 @@ static int memory_check(const struct options *o)
 			 (unsigned long long)space.rlim_cur >> 20);
 		return EXIT_PANGEA;
 	}
+	if (getrlimit(RLIMIT_FSIZE, &file) == 0 && file.rlim_cur != RLIM_INFINITY && file.rlim_cur < o->memory) {
+		complain("--mem: %lluM are held in a file of that size, whose limit is %lluM; see ulimit -f",
+			 (unsigned long long)o->memory >> 20, (unsigned long long)file.rlim_cur >> 20);
+		return EXIT_PANGEA;
+	}
 	return 0;
 }
 
 /* What is possible one by one may be impossible together. */
 static int options_check(struct options *o)
 {
+	uint64_t least = LAYOUT_MIN_HOST + (o->nodes - 1) * LAYOUT_MIN_NODE;
+
 	if (o->nodes * o->cpus > CPUS_MAX)
 		return usage_error(o->subcommand, "%u nodes of %u CPUs are %u CPUs; a machine has at most %u",
 				   o->nodes, o->cpus, o->nodes * o->cpus, CPUS_MAX);
-	if (o->memory / o->nodes < NODE_MEMORY_MIN)
-		return usage_error(o->subcommand,
-				   "--mem: %lluM are too little for %u nodes; each needs %lluM",
-				   (unsigned long long)o->memory >> 20, o->nodes, NODE_MEMORY_MIN >> 20);
+	if (o->memory < least)
+		return usage_error(o->subcommand, "--mem: %lluM are too little for %u node%s; the least is %lluM",
+				   (unsigned long long)o->memory >> 20, o->nodes, o->nodes == 1 ? "" : "s",
+				   (unsigned long long)least >> 20);
 	if (o->one_node_here && !o->listen)
 		return usage_error(o->subcommand, "--listen ADDR:PORT is missing");
 	return memory_check(o);

@@ -35,7 +35,6 @@
 
 #define NODES_MAX	16
 #define CPUS_MAX	64	/* of all nodes */
-#define NODE_MEMORY_MIN	(96ull << 20)
 #define ADDRESS_MAX	64	/* bytes of ADDR:PORT */
 #define NODE_PORT	7200	/* of every node in a namespace of its own */
 

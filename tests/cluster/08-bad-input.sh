@@ -52,6 +52,18 @@ sizes() {
 	done
 	refused 125 'mem' run --mem 4000G true
 	refused 2 'mem' run --nodes 16 --mem 512M true
+	refused 2 'least is 256M' run --nodes 1 --mem 255M true
+	refused 2 'least is 512M' run --nodes 3 --mem 511M true
+	# To the daemon alike.
+	for bad in 0 255M 512T 1.5G -1; do
+		PANGEA=$BUILD/pangead refused 125 'mem|memory' host --nodes 1 --cpus 1 --mem "$bad" \
+			--listen 127.0.0.1:0 --control "$WORK/control" --kernel /bin/true \
+			--stub "$BUILD/pangea-stub" --log "$WORK/node.log"
+	done
+	PANGEA=$BUILD/pangead refused 125 'ready-fd 77: Bad file' host --ready-fd 77
+	PANGEA=$BUILD/pangead refused 125 'frobnicate' node --frobnicate
+	PANGEA_KEY=$(printf '%032d' 0) PANGEA=$BUILD/pangead refused 125 'nowhere/log: No such file' node --join \
+		127.0.0.1:1 --listen 127.0.0.1:0 --cpus 1 --stub "$BUILD/pangea-stub" --log "$WORK/nowhere/log"
 }
 
 roots() {
@@ -169,6 +181,10 @@ host_limits() {
 		refused 125 '[Mm]emory|mem' run true
 	) || exit 1
 	(
+		ulimit -f 400000
+		refused 125 'ulimit -f' run true
+	) || exit 1
+	(
 		ulimit -n 12
 		refused 125 'files|descriptors' run true
 	) || exit 1
@@ -181,6 +197,90 @@ host_limits() {
 		refused 125 'free' run true
 		umount "$XDG_RUNTIME_DIR"
 	) || exit 1
+}
+
+# Less memory than the machine may need, allowed to this process's control group: version 2 or 1.
+control_group() {
+	local group=/sys/fs/cgroup/pangea-test limit=memory.max
+
+	[ ! -d /sys/fs/cgroup/memory ] || { group=/sys/fs/cgroup/memory/pangea-test; limit=memory.limit_in_bytes; }
+	mkdir "$group/" && [ -w "$group/$limit" ] || { rmdir "$group"; return 0; }
+	echo 900M >"$group/$limit"
+	(
+		sh -c 'echo $PPID' >"$group/cgroup.procs" && mkdir "$group/inner" || exit 1
+		refused 125 'control group' run true
+		expect 0 --nodes 2 --mem 512M -- true
+	)
+	local status=$?
+	rmdir "$group/inner"
+	wait_for 10 rmdir "$group"
+	return $status
+}
+
+# A program that may not use userfaultfd, as in some containers.
+no_userfaultfd() {
+	printf '#!/bin/sh\nexec "%s" deny-userfaultfd "%s" "$@"\n' "$HELPERS/poke" "$PANGEA" >"$WORK/without"
+	chmod +x "$WORK/without"
+	PANGEA=$WORK/without refused 125 'userfaultfd' run true
+	"$HELPERS/poke" deny-userfaultfd "$BUILD/pangead" check --stub "$BUILD/pangea-stub" 2>"$WORK/err"
+	same "status of pangead check" $? 125
+	one_line '^pangea: .*userfaultfd'
+	"$BUILD/pangead" check --stub "$BUILD/pangea-stub" || fatal "pangead check: status $?"
+}
+
+# As on Debian 12 with its own kernel: said before anything is installed or built.
+old_linux() {
+	mkdir -p "$WORK/old"
+	printf '#!/bin/sh\necho 6.1.0-18-amd64\n' >"$WORK/old/uname"
+	chmod +x "$WORK/old/uname"
+	for program in demo test; do
+		PATH=$WORK/old:$PATH timeout 10 "$SOURCE/$program" >"$WORK/out" 2>"$WORK/err" </dev/null
+		same "status of $program" $? 1
+		same "lines on stderr" "$(wc -l <"$WORK/err")" 1
+		contains stderr "$(cat "$WORK/err")" 'Linux 6.1.0-18-amd64 .*6\.4'
+	done
+}
+
+# source_refused PATTERN SOURCE: what kernel-prepare says of it
+source_refused() {
+	"$SOURCE/tools/kernel-prepare" --build "$WORK/kernel" --source "$2" >"$WORK/out" 2>"$WORK/err"
+	same "status for $2" $? 1
+	one_line "^kernel-prepare: .*$1"
+	rm -rf "$WORK/kernel"
+}
+
+kernel_sources() {
+	source_refused 'there is no .*nowhere' "$WORK/nowhere"
+	mkdir -p "$WORK/source/linux-7.2"
+	source_refused 'not the source of Linux' "$WORK/source"
+	echo "not a tarball" >"$WORK/notes"
+	source_refused 'not the source of Linux' "$WORK/notes"
+	for patchlevel in 2 4; do
+		printf 'VERSION = 7\nPATCHLEVEL = %d\n' $patchlevel >"$WORK/source/linux-7.2/Makefile"
+		source_refused "is Linux 7.$patchlevel; Pangea needs 7.3" "$WORK/source/linux-7.2"
+		tar -C "$WORK/source" -cJf "$WORK/linux.tar.xz" linux-7.2
+		source_refused "is Linux 7.$patchlevel; Pangea needs 7.3" "$WORK/linux.tar.xz"
+	done
+}
+
+directory_gone() {
+	mkdir "$WORK/gone"
+	cd "$WORK/gone" || fatal "cannot enter $WORK/gone"
+	rmdir "$WORK/gone"
+	refused 125 'current directory' run pwd
+}
+
+# An image serves one machine.
+image_in_use() {
+	command -v mkfs.ext4 >/dev/null || return 0
+	truncate -s 64M "$WORK/image"
+	mkfs.ext4 -q "$WORK/image" || fatal "mkfs.ext4: status $?"
+	flock "$WORK/image" sleep 100 &
+	wait_for 10 eval '! flock -n "$WORK/image" true' || fatal "the image is not locked"
+	refused 125 'image: in use' run --root "$WORK/image" /bin/true
+	kill $!
+	wait $! 2>/dev/null
+	return 0
 }
 
 # vm.max_map_count is the host's, so only a private view of /proc/sys can be made to say less.
@@ -201,7 +301,13 @@ check "addresses" addresses
 check "a port in use" port_in_use
 check "programs that are missing or not what they should be" programs
 check "host limits" host_limits
+check "no right to userfaultfd" no_userfaultfd
+check "a Linux that is too old" old_linux
+check "sources of Linux that are not" kernel_sources
+check "a directory that is gone" directory_gone
+check "an image in use" image_in_use
 if [ "${OWN_NAMESPACE-}" = 1 ]; then
 	check "vm.max_map_count too low" map_count
+	check "a control group's memory" control_group
 fi
 check "nothing is left" nothing_left

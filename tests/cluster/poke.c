@@ -9,12 +9,15 @@
  *   poke idle WHERE COUNT SECONDS   COUNT connections that say HELLO, hear WELCOME, and nothing more
  *   poke serve ADDR:PORT WHAT       accepts one connection and answers its HELLO with WHAT: close, half,
  *                                   noise, version, refuse or huge
+ *   poke deny-userfaultfd COMMAND...  runs it without the right to that system call
  *
  * attack prints what came back and fails when the daemon keeps a connection it should have ended.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -23,7 +26,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -487,8 +492,26 @@ static int serve(const char *where, const char *what)
 	return 0;
 }
 
+static int deny_userfaultfd(char **command)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { sizeof(filter) / sizeof(*filter), filter };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		die("seccomp");
+	execvp(*command, command);
+	die(*command);
+}
+
 int main(int argc, char **argv)
 {
+	if (argc > 2 && strcmp(argv[1], "deny-userfaultfd") == 0)
+		return deny_userfaultfd(argv + 2);
 	signal(SIGPIPE, SIG_IGN);
 	if (argc == 3 && strcmp(argv[1], "listen") == 0) {
 		open_listener(argv[2]);
@@ -504,6 +527,6 @@ int main(int argc, char **argv)
 		return idle(argv[2], atol(argv[3]), (unsigned)atoi(argv[4]));
 	if (argc == 4 && strcmp(argv[1], "serve") == 0)
 		return serve(argv[2], argv[3]);
-	fprintf(stderr, "usage: poke listen|attack|flood|hang|idle|serve ARGUMENT...; see its source\n");
+	fprintf(stderr, "usage: poke listen|attack|flood|hang|idle|serve|deny-userfaultfd ARGUMENT...; see its source\n");
 	return 2;
 }
