@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,7 @@ struct acceptor {
 	void *ctx;
 	struct guest *guests;
 	unsigned guest_count;
+	bool starved;			/* and this has been said */
 };
 
 static void forget(struct guest *g)
@@ -92,7 +94,9 @@ static void pause_accepting(struct acceptor *a, int error)
 {
 	const struct timeval pause = { .tv_usec = PAUSE_MS * 1000 };
 
-	a->ops->refused(a->ctx, "somebody", strerror(error));
+	if (!a->starved)
+		a->ops->refused(a->ctx, "somebody", strerror(error));
+	a->starved = true;
 	event_del(a->event);
 	event_add(a->resume, &pause);
 }
@@ -127,6 +131,7 @@ static void on_connection(evutil_socket_t fd, short what, void *arg)
 			pause_accepting(a, ENOMEM);
 			return;
 		}
+		a->starved = false;
 	}
 	event_del(a->event);
 }
