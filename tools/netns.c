@@ -224,7 +224,8 @@ int networks_make(struct networks *n, unsigned nodes)
 	if (err == -EPERM)
 		return 0;
 	complain("cannot make the network of the nodes: %s%s", strerror(-err), err == -EOPNOTSUPP ?
-		 "; this kernel lacks bridge or veth, run pangea as another user than root" : "");
+		 "; this kernel lacks bridge or veth, run pangea as another user than root" : err == -ENOSPC ?
+		 "; there are as many network namespaces as user.max_net_namespaces (sysctl) allows, raise it" : "");
 	return EXIT_PANGEA;
 }
 
