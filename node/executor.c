@@ -28,34 +28,37 @@
 
 #define PF_WRITE 2u		/* x86 page-fault error code */
 #define NO_SYSCALL (~0ull)
+#define UNRESPONSIVE_TRIES 10	/* times slot_wait(), half a second each */
 
 /* One run, from RUN to EVENT. */
 struct run {
 	struct executor *executor;
 	const struct wire_run *message;
 	struct mm *mm;
-	struct stub_slot *slot;
-	ucontext_t *frame;		/* in the slot */
+	struct slot slot;
+	uint32_t go;			/* orders.go of the newest resumption */
+	uint32_t signal;		/* that ended it */
+	ucontext_t *frame;		/* in the report */
 };
 
 static const void *frame_end(const struct run *r)
 {
-	return (const uint8_t *)r->slot + STUB_SLOT_SIZE;
+	return (const uint8_t *)r->slot.report + STUB_REPORT_SIZE;
 }
 
 static uintptr_t frame_delta(const struct run *r)
 {
-	return (uintptr_t)r->slot - (STUB_AREA + r->executor->slot * STUB_SLOT_SIZE);
+	return (uintptr_t)r->slot.report - (STUB_REPORTS + r->executor->slot * STUB_REPORT_SIZE);
 }
 
-/* The slot lies in user code's address space: look where it says the frame is before using it. */
+/* The report lies in user code's address space: look where it says the frame is before using it. */
 static int find_frame(struct run *r)
 {
-	uint32_t offset = __atomic_load_n(&r->slot->context_offset, __ATOMIC_RELAXED);
+	uint32_t offset = __atomic_load_n(&r->slot.report->context_offset, __ATOMIC_RELAXED);
 
-	if (offset < sizeof(*r->slot) || offset > STUB_SLOT_SIZE - sizeof(ucontext_t) || offset % 8)
+	if (offset < sizeof(*r->slot.report) || offset > STUB_REPORT_SIZE - sizeof(ucontext_t) || offset % 8)
 		return -EFAULT;
-	r->frame = (ucontext_t *)((uint8_t *)r->slot + offset);
+	r->frame = (ucontext_t *)((uint8_t *)r->slot.report + offset);
 	return 0;
 }
 
@@ -95,21 +98,17 @@ static int load_fp(struct run *r)
 static int load_context(struct run *r)
 {
 	const struct wire_run *msg = r->message;
-	struct stub_slot *s = r->slot;
+	struct stub_orders *o = r->slot.orders;
 	uint64_t fs = msg->gp[CONTEXT_FS_BASE], gs = msg->gp[CONTEXT_GS_BASE];
 	int ret = find_frame(r);
 
 	if (ret)
 		return ret;
 	context_set_gp(r->frame, (const uint64_t *)msg->gp, msg->flags & WIRE_RUN_SINGLESTEP);
-	if (s->fs_base != fs) {
-		s->fs_base = fs;
-		s->sync |= STUB_SYNC_FS;
-	}
-	if (s->gs_base != gs) {
-		s->gs_base = gs;
-		s->sync |= STUB_SYNC_GS;
-	}
+	/* what is set already was for a run that was interrupted before it began */
+	o->sync |= (o->fs_base != fs ? STUB_SYNC_FS : 0) | (o->gs_base != gs ? STUB_SYNC_GS : 0);
+	o->fs_base = fs;
+	o->gs_base = gs;
 	return load_fp(r);
 }
 
@@ -126,7 +125,7 @@ static bool begin(struct run *r)
 	if (go) {
 		x->run = r->message->hdr.seq;
 		x->stub_pid = r->mm->pid;
-		x->stub_tid = r->slot->tid;
+		x->stub_tid = r->slot.tid;
 	}
 	pthread_mutex_unlock(&x->lock);
 	return go;
@@ -200,6 +199,12 @@ static void look_ahead(struct run *r, const struct waiter *fault)
 	pthread_mutex_unlock(&r->mm->lock);
 }
 
+static void resume(struct run *r)
+{
+	r->go = r->slot.orders->go + 1;
+	slot_resume(r->slot);
+}
+
 /* A fault on a registered mapping: 1 when it is the pager's and somebody resumes the stub; 0: not. */
 static int frame_fault(struct run *r)
 {
@@ -208,12 +213,13 @@ static int frame_fault(struct run *r)
 	struct mapping mapping;
 	int ret;
 
-	if (r->slot->signal != SIGBUS || r->slot->code != BUS_ADRERR || find_frame(r))
+	if (r->signal != SIGBUS || r->slot.report->code != BUS_ADRERR || find_frame(r))
 		return 0;
-	w->address = r->slot->address & ~(uint64_t)(NODE_PAGE_SIZE - 1);
+	w->address = r->slot.report->address & ~(uint64_t)(NODE_PAGE_SIZE - 1);
 	pthread_mutex_lock(&r->mm->lock);
 	mapping = mm_lookup(r->mm, w->address);
 	pthread_mutex_unlock(&r->mm->lock);
+	r->go = r->slot.orders->go + 1;
 	if (!mapping.prot) {		/* unmapped meanwhile: let it fault anew */
 		slot_resume(r->slot);
 		return 1;
@@ -223,17 +229,44 @@ static int frame_fault(struct run *r)
 	w->mm = r->mm;
 	w->slot = r->slot;
 	fault = *w;
-	__atomic_store_n(&r->slot->turn, STUB_TURN_PAGE, __ATOMIC_SEQ_CST);
 	ret = pager_fault(x->machine, w);
-	if (ret < 0) {
-		__atomic_store_n(&r->slot->turn, STUB_TURN_DAEMON, __ATOMIC_SEQ_CST);
+	if (ret < 0)
 		return ret;
-	}
 	look_ahead(r, &fault);
 	if (!ret)
 		slot_resume(r->slot);
 	pager_settle(x->machine);
 	return 1;
+}
+
+/*
+ * Wait until the thread parks again.  One that runs on although it was interrupted has blocked SIGALRM,
+ * which only user code that tampers with its signal frame can do.
+ */
+static int wait_parked(struct run *r)
+{
+	unsigned patience = UNRESPONSIVE_TRIES;
+	int ret;
+
+	for (;;) {
+		ret = slot_wait(r->slot, r->go);
+		if (ret != -ETIMEDOUT)
+			return ret;
+		if (r->slot.orders->go != r->go || !was_interrupted(r))
+			continue;	/* a frame is on its way, or nobody has asked */
+		if (!--patience) {
+			log_line(LOG_WARNING, "mm %llu: a thread does not let itself be interrupted: ending the process",
+				 (unsigned long long)r->mm->id);
+			kill(r->mm->pid, SIGKILL);
+		}
+	}
+}
+
+/* The stub says so, in memory that user code can write. */
+static bool is_event(uint32_t signal)
+{
+	return signal == SIGSYS || signal == SIGSEGV || signal == SIGALRM || signal == SIGTRAP ||
+	       signal == SIGILL || signal == SIGFPE || signal == SIGBUS;
 }
 
 /* Run until something happens that the kernel must know.  0 or -errno: the stub is lost. */
@@ -242,13 +275,18 @@ static int execute(struct run *r)
 	uint64_t started = now_ns();
 	int ret;
 
-	slot_resume(r->slot);
+	resume(r);
 	for (;;) {
-		ret = slot_wait(r->mm, r->slot);
-		if (ret)
+		ret = wait_parked(r);
+		if (ret) {
+			if (r->slot.orders->go != r->go)
+				pager_cancel(r->executor->machine, &r->executor->waiter);
 			break;
-		if (r->slot->signal == SIGALRM && !was_interrupted(r)) {
-			slot_resume(r->slot);
+		}
+		r->slot.orders->sync = 0;
+		r->signal = r->slot.report->signal;
+		if (r->signal == SIGALRM && !was_interrupted(r)) {
+			resume(r);
 			continue;
 		}
 		ret = frame_fault(r);
@@ -256,6 +294,8 @@ static int execute(struct run *r)
 			break;
 	}
 	r->executor->user_ns += now_ns() - started;
+	if (!ret && !is_event(r->signal))
+		ret = -EFAULT;
 	return ret ? ret : find_frame(r);
 }
 
@@ -285,10 +325,9 @@ static int report_unchanged(struct run *r, uint32_t signal)
 
 static int report(struct run *r)
 {
-	struct stub_slot *s = r->slot;
 	struct wire_event event = {
-		.signal = s->signal,
-		.code = s->code,
+		.signal = r->signal,
+		.code = r->slot.report->code,
 		.fault_address = r->frame->uc_mcontext.gregs[REG_CR2],
 		.fault_error = r->frame->uc_mcontext.gregs[REG_ERR],
 		.fault_trap = r->frame->uc_mcontext.gregs[REG_TRAPNO],
@@ -301,9 +340,9 @@ static int report(struct run *r)
 	if (!area || size > WIRE_FP_MAX)
 		return report_unchanged(r, 0);
 	context_get_gp(r->frame, (uint64_t *)event.gp);
-	event.gp[CONTEXT_ORIG_AX] = s->signal == SIGSYS ? (uint64_t)s->syscall : NO_SYSCALL;
-	event.gp[CONTEXT_FS_BASE] = s->fs_base;
-	event.gp[CONTEXT_GS_BASE] = s->gs_base;
+	event.gp[CONTEXT_ORIG_AX] = r->signal == SIGSYS ? (uint64_t)r->slot.report->syscall : NO_SYSCALL;
+	event.gp[CONTEXT_FS_BASE] = r->slot.orders->fs_base;
+	event.gp[CONTEXT_GS_BASE] = r->slot.orders->gs_base;
 	length = xstate_length(area, size, r->executor->machine->context.end);
 	if (last->length == length && !memcmp(last->bytes, area, length))
 		return send_event(r, &event, NULL, 0);

@@ -37,6 +37,7 @@ static void init_locks(struct machine *m)
 	pthread_mutex_init(&m->frames_lock, NULL);
 	pthread_cond_init(&m->reap_wake, NULL);
 	pthread_cond_init(&m->discards_done, NULL);
+	pthread_cond_init(&m->asked_less, NULL);
 }
 
 struct machine *machine_new(const struct machine_config *config, char *err, size_t err_size)
@@ -99,15 +100,15 @@ int machine_frame_fd(const struct machine *m)
 	return m->frame_fd;
 }
 
-static void add_link(struct machine_stats *stats, struct link *link)
+static void add_link(uint64_t *bytes_in, uint64_t *bytes_out, struct link *link)
 {
 	struct link_stats counters;
 
 	if (!link)
 		return;
 	link_get_stats(link, &counters);
-	stats->bytes_in += counters.bytes_in;
-	stats->bytes_out += counters.bytes_out;
+	*bytes_in += counters.bytes_in;
+	*bytes_out += counters.bytes_out;
 }
 
 static void add_core(struct machine_stats *stats, struct machine *m)
@@ -137,11 +138,11 @@ void machine_get_stats(struct machine *m, struct machine_stats *stats)
 		stats->runs += x->runs;
 		stats->interrupts += x->interrupts;
 		stats->user_ns += x->user_ns;
-		add_link(stats, x->link);
+		add_link(&stats->kernel_bytes_in, &stats->kernel_bytes_out, x->link);
 	}
-	add_link(stats, m->mm_link);
+	add_link(&stats->kernel_bytes_in, &stats->kernel_bytes_out, m->mm_link);
 	for (unsigned i = 0; i < m->config.layout.nodes; i++)
-		add_link(stats, m->peer[i]);
+		add_link(&stats->bytes_in, &stats->bytes_out, m->peer[i]);
 	add_core(stats, m);
 }
 
@@ -152,6 +153,7 @@ static void quiesce(struct machine *m)
 	m->stopping = true;
 	pthread_mutex_lock(&m->frames_lock);
 	pthread_cond_broadcast(&m->discards_done);
+	pthread_cond_broadcast(&m->asked_less);
 	pthread_mutex_unlock(&m->frames_lock);
 	executors_stop(m);
 	if (m->mm_link) {
@@ -177,5 +179,6 @@ void machine_free(struct machine *m)
 	pthread_mutex_destroy(&m->frames_lock);
 	pthread_cond_destroy(&m->reap_wake);
 	pthread_cond_destroy(&m->discards_done);
+	pthread_cond_destroy(&m->asked_less);
 	free(m);
 }

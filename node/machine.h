@@ -13,6 +13,7 @@
 #ifndef PANGEA_MACHINE_H
 #define PANGEA_MACHINE_H
 
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -34,9 +35,12 @@ struct mm {
 	atomic_uint references;
 	pid_t pid;
 	int uffd;
+	int socket;			/* to the stub's service thread */
 	uint8_t *area;			/* the stub's control area, as this process maps it */
 	size_t area_size;
-	pthread_mutex_t lock;		/* map, the service slot, and mapping system calls of the stub */
+	unsigned slots;
+	pid_t tid[STUB_SLOTS_MAX];	/* of the CPU threads */
+	pthread_mutex_t lock;		/* map, slot 0, and mapping system calls of the stub */
 	struct mm_node *map;		/* address -> frame and rights */
 	uint64_t revoked;		/* newest REVOKE */
 	struct fp_image {		/* vector state as last exchanged, per slot; its executor's */
@@ -57,11 +61,22 @@ void mm_put(struct machine *m, struct mm *mm);
 int mm_apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch);
 /* mm.lock held. */
 struct mapping mm_lookup(const struct mm *mm, uint64_t address);
-bool mm_alive(const struct mm *mm);
-struct stub_slot *mm_slot(const struct mm *mm, unsigned slot);
-/* Hand a slot to the stub; wait until it comes back: 0, or -ESRCH when the stub has died. */
-void slot_resume(struct stub_slot *slot);
-int slot_wait(const struct mm *mm, struct stub_slot *slot);
+/* A thread of a stub: what stub.h says of a slot. */
+struct slot {
+	const struct mm *mm;
+	pid_t tid;
+	struct stub_orders *orders;
+	struct stub_report *report;
+};
+
+struct slot mm_slot(const struct mm *mm, unsigned slot);
+/* Let a parked CPU thread run. */
+void slot_resume(struct slot slot);
+/*
+ * Wait until a CPU thread has parked with orders.go at this value.  0; -ESRCH: the stub has died; -ETIMEDOUT: not
+ * for half a second.
+ */
+int slot_wait(struct slot slot, uint32_t go);
 /* Can this host run stubs?  0, or -ENOEXEC: no (said in the log). */
 int mm_probe(struct machine *m);
 int mm_start_threads(struct machine *m);
@@ -70,13 +85,17 @@ void *mm_channel_thread(void *machine);
 
 /* --- pager.c: frames --- */
 
+/* How every mapping of a frame is registered. */
+#define PAGER_REGISTER_MODES \
+	(UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP)
+
 /* Someone who needs a frame. */
 struct waiter {
 	struct waiter *next;		/* pending or done list; frames_lock */
 	uint64_t pfn, address;		/* address: where it is to be mapped */
 	enum dsm_state want;
 	struct mm *mm;			/* NULL: the kernel process */
-	struct stub_slot *slot;
+	struct slot slot;
 };
 
 /*
@@ -100,6 +119,13 @@ void pager_ahead(struct machine *m, int uffd, const struct ahead *pages, unsigne
 int pager_fault(struct machine *m, struct waiter *w);
 /* Spare the faults on frames that this node holds already.  mm.lock held. */
 void pager_map_held(struct machine *m, int uffd, const struct wire_map *map);
+/* The stub is gone: nobody is to resume its thread any more.  It has not parked since pager_fault() said 1. */
+void pager_cancel(struct machine *m, struct waiter *w);
+/*
+ * Wait until the requests that this node has sent so far have been answered.  After a REVOKE: one that was still
+ * under way might otherwise get a frame out of the hands of its next user.
+ */
+void pager_drain(struct machine *m);
 int pager_start(struct machine *m, char *err, size_t err_size);
 void pager_stop(struct machine *m);
 /* Before and after any call into m->dsm; after unlocking call pager_settle(). */
@@ -149,6 +175,10 @@ void executors_stop(struct machine *m);
 
 struct deferred { unsigned to; struct dsm_msg msg; };
 
+/* A GET under way. More than these are not looked ahead for: one for each CPU, and for the kernel's. */
+#define ASKED_MAX (2 * WIRE_CPUS_MAX + AHEAD_MAX * WIRE_CPUS_MAX)
+struct asked { uint64_t pfn, number; };
+
 struct machine {
 	struct machine_config config;
 	struct context_layout context;
@@ -156,6 +186,7 @@ struct machine {
 
 	pthread_mutex_t mms_lock;
 	struct mm *mms[MM_HASH];
+	uint64_t revoked_absent;	/* newest REVOKE of an mm that had no stub here */
 	atomic_ullong stubs;
 	struct link *mm_link;
 	pthread_t mm_thread;
@@ -176,6 +207,10 @@ struct machine {
 	uint64_t deadline;		/* when dsm_tick() is next due, as the peers thread knows it */
 	pthread_cond_t discards_done;
 	uint64_t discards;		/* under way */
+	struct asked asked[ASKED_MAX];	/* GETs under way to other nodes, in order */
+	unsigned asked_count;
+	uint64_t asks;			/* so far */
+	pthread_cond_t asked_less;
 	uint8_t *exposed;		/* node 0: chunk of the kernel's memory is registered */
 
 	int kernel_uffd, kernel_stop;	/* node 0; kernel_stop: eventfd */

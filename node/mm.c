@@ -12,11 +12,13 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/futex.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -26,7 +28,8 @@
 #include "log.h"
 #include "machine.h"
 
-#define ALIVE_CHECK_NS 200000000L
+#define ALIVE_CHECK_MIN_NS 4000000L	/* doubled from one look to the next */
+#define ALIVE_CHECK_MAX_NS 256000000L
 
 /* --- the mapping table: four levels of 512, like the hardware's --- */
 
@@ -61,7 +64,15 @@ static uint64_t *table_entry(struct mm *mm, uint64_t vpn, bool make)
 	return &(*node)->slot[level_index(vpn, 0)].entry;
 }
 
-/* Clear [first, last], vpns relative to the node's own range; frees nothing but whole subtrees. */
+static bool table_is_empty(const struct mm_node *node)
+{
+	for (unsigned i = 0; i < LEVEL_SIZE; i++)
+		if (node->slot[i].entry)
+			return false;
+	return true;
+}
+
+/* Clear [first, last], vpns relative to the node's own range, and free what is empty then. */
 static void table_clear(struct mm_node **where, unsigned level, uint64_t first, uint64_t last)
 {
 	struct mm_node *node = *where;
@@ -79,7 +90,7 @@ static void table_clear(struct mm_node **where, unsigned level, uint64_t first, 
 		else
 			node->slot[i].entry = 0;
 	}
-	if (!first && last == span * LEVEL_SIZE - 1) {
+	if (table_is_empty(node)) {
 		free(node);
 		*where = NULL;
 	}
@@ -104,52 +115,49 @@ struct mapping mm_lookup(const struct mm *mm, uint64_t address)
 
 /* --- handing slots over --- */
 
-static long futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout, uint32_t bits)
+struct slot mm_slot(const struct mm *mm, unsigned slot)
 {
-	return syscall(SYS_futex, word, op, value, timeout, NULL, bits);
+	return (struct slot){
+		.mm = mm,
+		.tid = mm->tid[slot],
+		.orders = (struct stub_orders *)mm->area + slot,
+		.report = (struct stub_report *)(mm->area + mm->slots * sizeof(struct stub_orders) +
+						 slot * STUB_REPORT_SIZE),
+	};
 }
 
-struct stub_slot *mm_slot(const struct mm *mm, unsigned slot)
-{
-	return (struct stub_slot *)(mm->area + slot * STUB_SLOT_SIZE);
-}
-
-bool mm_alive(const struct mm *mm)
+static bool mm_alive(const struct mm *mm)
 {
 	siginfo_t info = { 0 };
 
 	return !waitid(P_PID, mm->pid, &info, WEXITED | WNOHANG | WNOWAIT) && !info.si_pid;
 }
 
-void slot_resume(struct stub_slot *slot)
+void slot_resume(struct slot s)
 {
-	__atomic_store_n(&slot->turn, STUB_TURN_STUB, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&slot->stub_waits, __ATOMIC_SEQ_CST))
-		futex(&slot->turn, FUTEX_WAKE_BITSET, 1, NULL, STUB_WAKE_STUB);
+	__atomic_store_n(&s.orders->go, s.orders->go + 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&s.report->stub_waits, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &s.orders->go, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-int slot_wait(const struct mm *mm, struct stub_slot *slot)
+int slot_wait(struct slot s, uint32_t go)
 {
-	uint32_t turn;
+	struct timespec check = { 0, ALIVE_CHECK_MIN_NS };
+	uint32_t parked;
+	int ret = 0;
 
-	__atomic_store_n(&slot->daemon_waits, 1, __ATOMIC_SEQ_CST);
-	while ((turn = __atomic_load_n(&slot->turn, __ATOMIC_SEQ_CST)) != STUB_TURN_DAEMON) {
-		struct timespec until;
-		long ret;
-
-		/* FUTEX_WAIT_BITSET takes an absolute time */
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += ALIVE_CHECK_NS;
-		if (until.tv_nsec >= 1000000000L) {
-			until.tv_nsec -= 1000000000L;
-			until.tv_sec++;
+	__atomic_store_n(&s.orders->daemon_waits, 1, __ATOMIC_SEQ_CST);
+	while ((parked = __atomic_load_n(&s.report->parked, __ATOMIC_SEQ_CST)) != go && !ret)
+		if (syscall(SYS_futex, &s.report->parked, FUTEX_WAIT, parked, &check, NULL, 0) < 0 &&
+		    errno == ETIMEDOUT) {
+			if (!mm_alive(s.mm))
+				ret = -ESRCH;
+			else if (check.tv_nsec >= ALIVE_CHECK_MAX_NS)
+				ret = -ETIMEDOUT;
+			check.tv_nsec *= 2;
 		}
-		ret = futex(&slot->turn, FUTEX_WAIT_BITSET, turn, &until, STUB_WAKE_DAEMON);
-		if (ret < 0 && errno == ETIMEDOUT && !mm_alive(mm))
-			return -ESRCH;
-	}
-	__atomic_store_n(&slot->daemon_waits, 0, __ATOMIC_RELAXED);
-	return 0;
+	__atomic_store_n(&s.orders->daemon_waits, 0, __ATOMIC_RELAXED);
+	return parked == go ? 0 : ret;
 }
 
 /* --- map operations --- */
@@ -157,49 +165,53 @@ int slot_wait(const struct mm *mm, struct stub_slot *slot)
 struct batch {
 	struct machine *machine;
 	struct mm *mm;
-	struct stub_slot *service;
+	struct stub_orders *orders;
 	unsigned count;
 };
 
+/* The service thread carries out its orders: enum stub_result, or -ESRCH: the stub is gone. */
 static int serve(struct batch *b)
 {
-	slot_resume(b->service);
-	return slot_wait(b->mm, b->service);
+	uint8_t byte = 0;
+
+	b->orders->op_count = b->count;
+	b->count = 0;
+	/* the socket orders the stores to orders before the stub's loads */
+	if (TEMP_FAILURE_RETRY(send(b->mm->socket, &byte, 1, MSG_NOSIGNAL)) != 1 ||
+	    TEMP_FAILURE_RETRY(recv(b->mm->socket, &byte, 1, 0)) != 1)
+		return -ESRCH;
+	return byte;
+}
+
+static int result_error(int result)
+{
+	return result == STUB_RESULT_DONE ? 0 : result < 0 ? result : -EFAULT;
 }
 
 /* The host has no room for another mapping: start over with none. */
 static int drop_all(struct batch *b)
 {
-	struct stub_slot *s = b->service;
-	int ret;
-
-	s->ops[0] = (struct stub_op){ .length = STUB_USER_END, .kind = STUB_OP_UNMAP };
-	s->op_count = 1;
+	b->orders->ops[0] = (struct stub_op){ .length = STUB_USER_END, .kind = STUB_OP_UNMAP };
+	b->count = 1;
 	table_clear_range(b->mm, 0, STUB_USER_END);
-	ret = serve(b);
-	return ret ? ret : s->op_error;
+	return result_error(serve(b));
 }
 
 static int batch_flush(struct batch *b)
 {
-	struct stub_slot *s = b->service;
 	int ret;
 
 	if (!b->count)
 		return 0;
-	s->op_count = b->count;
-	b->count = 0;
 	ret = serve(b);
-	if (!ret && s->op_error == -ENOMEM)
-		return drop_all(b);
-	return ret ? ret : s->op_error;
+	return ret == STUB_RESULT_FULL ? drop_all(b) : result_error(ret);
 }
 
 static int batch_add(struct batch *b, uint32_t kind, const struct wire_map *map, uint64_t length)
 {
-	b->service->ops[b->count++] = (struct stub_op){
-		.addr = map->addr, .length = length, .offset = map->pfn * NODE_PAGE_SIZE,
-		.prot = map->prot, .kind = kind,
+	b->orders->ops[b->count++] = (struct stub_op){
+		.addr = map->addr, .length = length, .mode = PAGER_REGISTER_MODES,
+		.offset = map->pfn * NODE_PAGE_SIZE, .prot = map->prot, .kind = kind,
 	};
 	return b->count == STUB_OPS_MAX ? batch_flush(b) : 0;
 }
@@ -255,7 +267,7 @@ static int add_mapping(struct batch *b, const struct wire_map *map)
 /* mm.lock held. */
 static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch)
 {
-	struct batch b = { .machine = m, .mm = mm, .service = mm_slot(mm, 0) };
+	struct batch b = { .machine = m, .mm = mm, .orders = mm_slot(mm, 0).orders };
 	int ret = 0;
 
 	for (unsigned i = 0; i < count && !ret; i++) {
@@ -333,50 +345,59 @@ static int spawn(struct machine *m, struct mm *mm, int sock, int area_fd)
 	return ret;
 }
 
-/* Start the stub and take its userfaultfd; all its threads are parked when this returns. */
+/* The CPU threads have started, and park before they run anything. */
+static int wait_for_threads(struct machine *m, struct mm *mm)
+{
+	int ret = 0;
+
+	for (unsigned i = 1; i < mm->slots && !ret; i++) {
+		do
+			ret = slot_wait(mm_slot(mm, i), 1);
+		while (ret == -ETIMEDOUT);
+		mm->tid[i] = mm_slot(mm, i).report->tid;
+		pin_thread(own_node(m)->cpu_start + i - 1, mm->tid[i]);
+	}
+	return ret;
+}
+
+/* Start the stub and take its userfaultfd. */
 static int start_stub(struct machine *m, struct mm *mm, int area_fd)
 {
-	unsigned slots = own_node(m)->cpu_count + 1;
-	struct stub_init init = { .slots = slots };
+	struct stub_init init = { .slots = mm->slots };
 	int sock[2], ret;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
 		return -errno;
+	mm->socket = sock[0];
 	ret = spawn(m, mm, sock[1], area_fd);
 	close(sock[1]);
 	if (ret) {
 		mm->pid = 0;
-		goto out;
+		return ret;
 	}
-	if (send(sock[0], &init, sizeof(init), MSG_NOSIGNAL) != sizeof(init)) {
-		ret = -errno;
-		goto out;
-	}
-	mm->uffd = receive_fd(sock[0]);
-	ret = mm->uffd < 0 ? mm->uffd : 0;
-	for (unsigned i = 0; i < slots && !ret; i++)
-		ret = slot_wait(mm, mm_slot(mm, i));
-	for (unsigned i = 1; i < slots && !ret; i++)
-		pin_thread(own_node(m)->cpu_start + i - 1, mm_slot(mm, i)->tid);
-out:
-	close(sock[0]);
-	return ret;
+	if (send(mm->socket, &init, sizeof(init), MSG_NOSIGNAL) != sizeof(init))
+		return -errno;
+	mm->uffd = receive_fd(mm->socket);
+	return mm->uffd < 0 ? mm->uffd : wait_for_threads(m, mm);
 }
 
-static int map_area(struct mm *mm, unsigned slots)
+static int map_area(struct mm *mm)
 {
 	int fd = memfd_create("pangea-area", MFD_CLOEXEC);
 
 	if (fd < 0)
 		return -errno;
-	mm->area_size = slots * STUB_SLOT_SIZE;
+	mm->area_size = mm->slots * (sizeof(struct stub_orders) + STUB_REPORT_SIZE);
 	if (ftruncate(fd, mm->area_size))
 		goto fail;
 	mm->area = mmap(NULL, mm->area_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (mm->area != MAP_FAILED)
-		return fd;
-	mm->area = NULL;
+	if (mm->area == MAP_FAILED)
+		goto fail;
+	for (unsigned i = 1; i < mm->slots; i++)
+		mm_slot(mm, i).orders->go = 1;		/* report.parked is 0: it has not */
+	return fd;
 fail:
+	mm->area = NULL;
 	close(fd);
 	return -ENOMEM;
 }
@@ -389,6 +410,8 @@ static void mm_release(struct machine *m, struct mm *mm)
 	}
 	if (mm->uffd >= 0)
 		close(mm->uffd);
+	if (mm->socket >= 0)
+		close(mm->socket);
 	if (mm->area)
 		munmap(mm->area, mm->area_size);
 	table_clear_range(mm, 0, 1ull << (LEVELS * LEVEL_BITS + 12));
@@ -407,11 +430,13 @@ static struct mm *mm_new(struct machine *m, uint64_t id)
 	if (!mm)
 		return NULL;
 	mm->id = id;
-	mm->uffd = -1;
+	mm->uffd = mm->socket = -1;
+	mm->slots = own_node(m)->cpu_count + 1;
+	mm->revoked = m->revoked_absent;
 	mm->references = 1;
 	pthread_mutex_init(&mm->lock, NULL);
 	m->stubs++;
-	fd = map_area(mm, own_node(m)->cpu_count + 1);
+	fd = map_area(mm);
 	ret = fd < 0 ? fd : start_stub(m, mm, fd);
 	if (fd >= 0)
 		close(fd);
@@ -475,15 +500,28 @@ static void mm_forget(struct machine *m, uint64_t id)
 		mm_put(m, mm);
 }
 
+/* Is a mapping registered before it can be used? */
+static int probe_mapping(struct machine *m, struct mm *mm)
+{
+	struct wire_map map = { .addr = 1 << 20, .pfn = own_node(m)->pfn_start, .pages = 1, .prot = PROT_READ };
+	struct uffdio_continue c = { .range = { map.addr, NODE_PAGE_SIZE } };
+
+	if (mm_apply(m, mm, &map, 1, 0))
+		return -ENOEXEC;
+	return ioctl(mm->uffd, UFFDIO_CONTINUE, &c) && errno == ENOENT ? -ENOEXEC : 0;
+}
+
 int mm_probe(struct machine *m)
 {
 	struct mm *mm = mm_get(m, 0);	/* the kernel counts from 1 */
+	int ret;
 
 	if (!mm)
 		return -ENOEXEC;
+	ret = probe_mapping(m, mm);
 	mm_forget(m, 0);
 	mm_put(m, mm);
-	return 0;
+	return ret;
 }
 
 static void *reap_thread(void *arg)
@@ -528,17 +566,38 @@ void mm_stop_threads(struct machine *m)
 
 /* --- the mm channel --- */
 
-static void take_away(struct machine *m, const struct wire_revoke *msg)
+/*
+ * The mm to take rights from.  If it has no stub here yet, the RUN that starts one may be on its way with rights
+ * that are older than this request.
+ */
+static struct mm *mm_to_revoke(struct machine *m, const struct wire_revoke *msg)
 {
-	struct wire_map map = { .addr = msg->start };
 	struct mm *mm;
-	uint64_t pages = (msg->end - msg->start) / NODE_PAGE_SIZE;
 
 	pthread_mutex_lock(&m->mms_lock);
 	mm = *mm_find(m, msg->mm);
 	if (mm)
 		mm->references++;
+	else
+		m->revoked_absent = msg->hdr.seq;
 	pthread_mutex_unlock(&m->mms_lock);
+	return mm;
+}
+
+static void end_process(const struct mm *mm)
+{
+	siginfo_t info;
+
+	kill(mm->pid, SIGKILL);
+	TEMP_FAILURE_RETRY(waitid(P_PID, mm->pid, &info, WEXITED | WNOWAIT));
+}
+
+static void take_away(struct machine *m, const struct wire_revoke *msg)
+{
+	struct wire_map map = { .addr = msg->start };
+	uint64_t pages = (msg->end - msg->start) / NODE_PAGE_SIZE;
+	struct mm *mm = mm_to_revoke(m, msg);
+
 	if (!mm)
 		return;
 	map.pages = pages < WIRE_MAP_ALL_PAGES ? pages : WIRE_MAP_ALL_PAGES;
@@ -546,9 +605,10 @@ static void take_away(struct machine *m, const struct wire_revoke *msg)
 	mm->revoked = msg->hdr.seq;
 	/* rights that could not be taken away by unmapping end with the process */
 	if (apply(m, mm, &map, 1, msg->hdr.seq))
-		kill(mm->pid, SIGKILL);
+		end_process(mm);
 	pthread_mutex_unlock(&mm->lock);
 	mm_put(m, mm);
+	pager_drain(m);
 }
 
 static int acknowledge(struct machine *m, const struct wire_hdr *request)

@@ -29,8 +29,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,8 +61,8 @@
 
 #define CHUNK_FRAMES	512
 #define RESIDENCE_NS	100000		/* a frame that came stays that long: enough to use it once */
+#define DISCARD_STEP	64		/* frames */
 #define MAP_COUNT_MIN	16384
-#define REGISTER_MODES	(UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP)
 #define FEATURES_NEEDED	(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | \
 			 UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED)
 
@@ -125,7 +127,7 @@ uint64_t pager_present(const struct machine *m)
 
 static int register_range(int uffd, uint64_t start, uint64_t length)
 {
-	struct uffdio_register reg = { .range = { start, length }, .mode = REGISTER_MODES };
+	struct uffdio_register reg = { .range = { start, length }, .mode = PAGER_REGISTER_MODES };
 
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? -errno : 0;
 }
@@ -238,11 +240,23 @@ static void op_install(void *ctx, uint64_t pfn, enum dsm_state state, enum dsm_p
 		frame_write(ctx, pfn, page);
 }
 
+/* A GET for it was under way if it came from another node. */
+static void answered(struct machine *m, uint64_t pfn)
+{
+	for (unsigned i = 0; i < m->asked_count; i++)
+		if (m->asked[i].pfn == pfn) {
+			memmove(&m->asked[i], &m->asked[i + 1], (--m->asked_count - i) * sizeof(m->asked[0]));
+			pthread_cond_broadcast(&m->asked_less);
+			return;
+		}
+}
+
 static void op_ready(void *ctx, uint64_t pfn, enum dsm_state state)
 {
 	struct machine *m = ctx;
 	struct waiter **p = pending_bucket(m, pfn), *w;
 
+	answered(m, pfn);
 	while ((w = *p)) {
 		if (w->pfn != pfn || w->want > state) {
 			p = &w->next;
@@ -265,7 +279,22 @@ static void op_discarded(void *ctx, uint64_t pfn)
 
 static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 {
-	peers_send(ctx, to, msg);
+	struct machine *m = ctx;
+
+	if (msg->type == DSM_GET && m->asked_count < ASKED_MAX)
+		m->asked[m->asked_count++] = (struct asked){ msg->pfn, ++m->asks };
+	peers_send(m, to, msg);
+}
+
+void pager_drain(struct machine *m)
+{
+	uint64_t last;
+
+	pthread_mutex_lock(&m->frames_lock);
+	last = m->asks;
+	while (m->asked_count && m->asked[0].number <= last && !m->stopping)
+		pthread_cond_wait(&m->asked_less, &m->frames_lock);
+	pthread_mutex_unlock(&m->frames_lock);
 }
 
 static const struct dsm_ops ops = {
@@ -355,6 +384,32 @@ int pager_fault(struct machine *m, struct waiter *w)
 	return 0;
 }
 
+/* Take it out of a list; false: it is not in there. */
+static bool unlink_waiter(struct waiter **list, const struct waiter *w)
+{
+	for (; *list; list = &(*list)->next)
+		if (*list == w) {
+			*list = w->next;
+			return true;
+		}
+	return false;
+}
+
+void pager_cancel(struct machine *m, struct waiter *w)
+{
+	uint32_t go = w->slot.orders->go;
+	bool found = false;
+
+	/* if in neither list, a thread in pager_settle() has it in hand, to resume it or to put it back */
+	while (!found && __atomic_load_n(&w->slot.orders->go, __ATOMIC_SEQ_CST) == go) {
+		pthread_mutex_lock(&m->frames_lock);
+		found = unlink_waiter(pending_bucket(m, w->pfn), w) || unlink_waiter(&m->done, w);
+		pthread_mutex_unlock(&m->frames_lock);
+		if (!found)
+			sched_yield();
+	}
+}
+
 static void resume_waiter(struct waiter *w)
 {
 	if (w->mm)
@@ -411,26 +466,37 @@ void pager_ahead(struct machine *m, int uffd, const struct ahead *pages, unsigne
 
 		if (state >= a->want)
 			map_frame(m, uffd, a->address, a->pfn, state);
-		else if (dsm_acquire(m->dsm, a->pfn, a->want, now_ns()) < 0)
-			break;		/* no memory: nobody waits for it */
+		else if (m->asked_count >= ASKED_MAX / 2 || dsm_acquire(m->dsm, a->pfn, a->want, now_ns()) < 0)
+			break;		/* nobody waits for it */
 	}
 	frames_unlock(m);
+}
+
+static void discard(struct machine *m, uint64_t pfn, uint64_t end)
+{
+	int ret;
+
+	for (; pfn < end; pfn++) {
+		m->discards++;
+		ret = dsm_discard(m->dsm, pfn, now_ns());
+		if (ret <= 0)
+			m->discards--;
+		if (ret < 0)
+			machine_fail(m, "cannot discard frame %llu: %s", (unsigned long long)pfn, strerror(-ret));
+		if (ret < 0)
+			return;
+	}
 }
 
 /* Blocks until no node holds the frames any more and all read as zero. */
 void pager_discard(struct machine *m, const struct wire_range *ranges, unsigned count)
 {
-	int ret;
-
 	frames_lock(m);
 	for (unsigned i = 0; i < count; i++)
-		for (uint64_t pfn = ranges[i].pfn; pfn < ranges[i].pfn + ranges[i].count; pfn++) {
-			m->discards++;
-			ret = dsm_discard(m->dsm, pfn, now_ns());
-			if (ret <= 0)
-				m->discards--;
-			if (ret < 0)
-				machine_fail(m, "cannot discard frame %llu: %s", (unsigned long long)pfn, strerror(-ret));
+		for (uint64_t pfn = ranges[i].pfn, end = pfn + ranges[i].count; pfn < end; pfn += DISCARD_STEP) {
+			discard(m, pfn, end - pfn < DISCARD_STEP ? end : pfn + DISCARD_STEP);
+			frames_unlock(m);	/* others need not wait for all of it */
+			frames_lock(m);
 		}
 	while (m->discards && !m->stopping)
 		pthread_cond_wait(&m->discards_done, &m->frames_lock);
@@ -595,6 +661,26 @@ static bool read_line(const char *path, char *line, size_t size)
 	return ok;
 }
 
+/* Pages are taken out of the frame cache one by one: none may be part of a large one. */
+static int check_huge_pages(char *err, size_t err_size)
+{
+	glob_t files;
+	char line[128];
+	int ret = 0;
+
+	if (glob("/sys/kernel/mm/transparent_hugepage/{,hugepages-*/}shmem_enabled", GLOB_BRACE, NULL, &files))
+		return 0;
+	for (size_t i = 0; i < files.gl_pathc && !ret; i++)
+		if (read_line(files.gl_pathv[i], line, sizeof(line)) &&
+		    (strstr(line, "[always]") || strstr(line, "[within_size]") || strstr(line, "[force]"))) {
+			snprintf(err, err_size, "huge pages for shared memory are on: write 'never' or 'advise' to %s",
+				 files.gl_pathv[i]);
+			ret = -EINVAL;
+		}
+	globfree(&files);
+	return ret;
+}
+
 static int check_host(char *err, size_t err_size)
 {
 	struct uffdio_api api = { .api = UFFD_API };
@@ -617,13 +703,7 @@ static int check_host(char *err, size_t err_size)
 			 atol(line));
 		return -EINVAL;
 	}
-	if (read_line("/sys/kernel/mm/transparent_hugepage/shmem_enabled", line, sizeof(line)) &&
-	    !strstr(line, "[never]") && !strstr(line, "[advise]") && !strstr(line, "[deny]")) {
-		snprintf(err, err_size, "huge pages for shared memory are on: write 'never' or 'advise' to "
-			 "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
-		return -EINVAL;
-	}
-	return 0;
+	return check_huge_pages(err, err_size);
 }
 
 static int make_files(struct machine *m)

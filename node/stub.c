@@ -3,21 +3,37 @@
  * The program of a stub process: an address space of the machine, run natively on one node.
  *
  * It is linked without a C library at STUB_TEXT and reads only what pangead left in its descriptors
- * (stub.h).  At start it maps the control area, makes its userfaultfd and sends it to pangead, drops every
+ * (stub.h).  At start it makes its userfaultfd and sends it to pangead, maps the control area, drops every
  * other mapping, starts one thread for each CPU, and locks itself in with seccomp.  From then on:
  *
  *   - A CPU thread runs user code.  Whatever ends that (a system call, which seccomp turns into SIGSYS; a
  *     fault; SIGALRM from pangead) enters handler(), which parks the thread until pangead resumes it with the
  *     registers that pangead put into the signal frame.
- *   - The service thread maps and unmaps.  User code cannot: each thread has its own filter, and that of
- *     a CPU thread permits only what handler() needs, at this program's addresses.
+ *   - The service thread maps and unmaps.
  *
  * A mapping is made PROT_NONE, registered with the userfaultfd, and only then given its rights, because
  * sibling threads run meanwhile: an unregistered mapping would show them stale frames.
  *
- * Not handled here: user code can write to the control area, because it is in its address space.  It
- * can thereby have the service thread map any frame of the machine.  Programs inside one machine are
- * therefore not protected from one another against deliberate attack (README, limits).
+ * User code shares the address space with all this, can jump anywhere and write whatever is writable, at any
+ * moment.  What it cannot do:
+ *
+ *   - Make a system call.  Each thread has a filter of its own.  A system call from elsewhere than this text
+ *     traps; in this text each permitted call has one address, and there its arguments are checked as far as they
+ *     matter.  Everything else kills the process.  A CPU thread may wait for its own orders.go, wake who
+ *     waits for its own report.parked, set its FS and GS base, and return from a signal.  All of that gives
+ *     user code nothing: the words and the registers are its own.
+ *   - Influence the service thread, which uses no memory but its orders, which are mapped read-only: no stack,
+ *     so there is no return address to forge, and no buffer to change between check and use.
+ *   - Be resumed by anyone but pangead: the thread waits for its orders to change.
+ *
+ * A thread that has SIGALRM blocked by a forged frame does not park when pangead asks; pangead ends such a
+ * process (executor.c).
+ *
+ * Not prevented: a report can be forged, so that a thread seems to have parked and runs on.  It makes no system
+ * call, but it can use the mappings of its stub until they are taken away, and where the kernel has seen nothing
+ * run, it takes them away late (ssi/overlay/arch/um/ssi/mm.c).  On other nodes a frame that gets another use is
+ * first taken from all nodes; on the kernel host it is not, so there such a process may read and write frames that
+ * it has given back (README, limits).
  */
 #include <asm/prctl.h>
 #include <asm/unistd.h>
@@ -81,174 +97,257 @@ static _Noreturn void die(int status)
 		sys(__NR_exit_group, status);
 }
 
-static struct stub_slot *slot_at(unsigned i)
+#define ORDERS(slot)	(STUB_ORDERS + (slot) * sizeof(struct stub_orders))
+#define REPORT(slot)	(STUB_REPORTS + (slot) * STUB_REPORT_SIZE)
+
+/* The slot of the running CPU thread: its stack lies in its report.  If not, its filter ends it. */
+static inline unsigned long own_slot(void)
 {
-	return (struct stub_slot *)(STUB_AREA + i * STUB_SLOT_SIZE);
+	return ((uintptr_t)__builtin_frame_address(0) - STUB_REPORTS) / STUB_REPORT_SIZE;
 }
 
-/* The slot of the running thread: its stack lies in it. */
-static inline struct stub_slot *own_slot(void)
-{
-	return (struct stub_slot *)((uintptr_t)__builtin_frame_address(0) & ~(STUB_SLOT_SIZE - 1));
-}
+/*
+ * The system calls of CPU threads once their filters are set, each with one address.  The label is where the
+ * kernel sees the instruction pointer: behind the instruction.
+ */
+asm(".pushsection .text\n"
+    "call_wait:	mov %rcx, %r10; mov %edi, %eax; mov %rsi, %rdi; mov %edx, %esi; mov %r8d, %edx\n"
+    "	syscall\nafter_wait:	ret\n"
+    "call_wake:	mov %edi, %eax; mov %rsi, %rdi; mov %edx, %esi; mov %ecx, %edx\n"
+    "	syscall\nafter_wake:	ret\n"
+    "call_base:	mov %edi, %eax; mov %esi, %edi; mov %rdx, %rsi\n"
+    "	syscall\nafter_base:	ret\n"
+    "restorer:	mov $15, %eax\n"	/* the signal frame must be the only thing on the stack */
+    "	syscall\nafter_return:	hlt\n"
+    ".popsection");
+long call_wait(int nr, uint32_t *word, int op, const void *timeout, uint32_t value);
+long call_wake(int nr, uint32_t *word, int op, int count);
+long call_base(int nr, int code, uint64_t base);
+extern char restorer[], after_wait[], after_wake[], after_base[], after_return[], after_service[];
 
-/* Give the slot to pangead and wait until it comes back. */
-static void hand_over(struct stub_slot *s)
+/* Report, and wait until pangead wants the thread to go on. */
+static void park(const struct stub_orders *o, struct stub_report *r)
 {
-	uint32_t turn;
+	uint32_t go = o->go;
 
-	__atomic_store_n(&s->turn, STUB_TURN_DAEMON, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&s->daemon_waits, __ATOMIC_SEQ_CST))
-		sys(__NR_futex, &s->turn, FUTEX_WAKE_BITSET, 1, 0, 0, STUB_WAKE_DAEMON);
-	__atomic_store_n(&s->stub_waits, 1, __ATOMIC_SEQ_CST);
-	while ((turn = __atomic_load_n(&s->turn, __ATOMIC_SEQ_CST)) != STUB_TURN_STUB)
-		sys(__NR_futex, &s->turn, FUTEX_WAIT_BITSET, turn, 0, 0, STUB_WAKE_STUB);
-	__atomic_store_n(&s->stub_waits, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->parked, go, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&o->daemon_waits, __ATOMIC_SEQ_CST))
+		call_wake(__NR_futex, &r->parked, FUTEX_WAKE, 1);
+	__atomic_store_n(&r->stub_waits, 1, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&o->go, __ATOMIC_SEQ_CST) == go)
+		call_wait(__NR_futex, (uint32_t *)&o->go, FUTEX_WAIT, NULL, go);
+	__atomic_store_n(&r->stub_waits, 0, __ATOMIC_RELAXED);
 }
 
 /* Every signal of a CPU thread, with all others blocked until it returns. */
 static void handler(int sig, siginfo_t *info, void *context)
 {
-	struct stub_slot *s = own_slot();
+	const struct stub_orders *o = (void *)ORDERS(own_slot());
+	struct stub_report *r = (void *)REPORT(own_slot());
 
-	s->signal = sig;
-	s->code = info->si_code;
-	s->syscall = info->si_syscall;
-	s->address = (uintptr_t)info->si_addr;
-	s->context_offset = (uintptr_t)context - (uintptr_t)s;
-	hand_over(s);
-	if (s->sync & STUB_SYNC_FS)
-		sys(__NR_arch_prctl, ARCH_SET_FS, s->fs_base);
-	if (s->sync & STUB_SYNC_GS)
-		sys(__NR_arch_prctl, ARCH_SET_GS, s->gs_base);
-	s->sync = 0;
+	r->signal = sig;
+	r->code = info->si_code;
+	r->syscall = info->si_syscall;
+	r->address = (uintptr_t)info->si_addr;
+	r->context_offset = (uintptr_t)context - (uintptr_t)r;
+	park(o, r);
+	if (o->sync & STUB_SYNC_FS)
+		call_base(__NR_arch_prctl, ARCH_SET_FS, o->fs_base);
+	if (o->sync & STUB_SYNC_GS)
+		call_base(__NR_arch_prctl, ARCH_SET_GS, o->gs_base);
 }
 
-/* The signal frame must be the only thing on the stack. */
-asm(".pushsection .text; restorer: mov $15, %eax; syscall; .popsection");
-extern char restorer[];
+/*
+ * The service thread.  rbx: its orders; r12: the operation; r13: operations left; r14: the answer; r15: the
+ * number of UFFDIO_REGISTER.  That wants to say which ioctls the range permits, in orders that it cannot write:
+ * EFAULT means that the rest is done (pangead tries it when it starts, mm.c).
+ */
+#define STRING(x) #x
+#define S(x) STRING(x)
+asm(".pushsection .text\n"
+    ".macro call_service\n"		/* one address for all of them */
+    "	lea 77f(%rip), %rbp; jmp service_call\n"
+    "77:\n"
+    ".endm\n"
+    "service_call:\n"
+    "	syscall\nafter_service: jmp *%rbp\n"
+    "service:\n"
+    "	movabs $" S(STUB_ORDERS) ", %rbx\n"
+    "	mov $" S(__NR_read) ", %eax; mov $" S(STUB_FD_SOCKET) ", %edi\n"
+    "	movabs $" S(STUB_REPORTS) ", %rsi; mov $1, %edx; call_service\n"
+    "	cmp $1, %rax; jne gone\n"
+    "	lea 32(%rbx), %r12; mov 12(%rbx), %r13d\n"
+    "next_op:\n"
+    "	mov $" S(STUB_RESULT_DONE) ", %r14d\n"
+    "	sub $1, %r13d; js answer\n"
+    "	mov (%r12), %rdi; mov 8(%r12), %rsi\n"
+    "	cmpl $" S(STUB_OP_MAP) ", 36(%r12); je op_map\n"
+    "	cmpl $" S(STUB_OP_PROTECT) ", 36(%r12); je op_protect\n"
+    "	mov $" S(__NR_munmap) ", %eax; call_service; jmp op_done\n"
+    "op_map:\n"
+    "	mov $" S(__NR_mmap) ", %eax; mov $" S(PROT_NONE) ", %edx; mov $" S(MAP_SHARED | MAP_FIXED) ", %r10d\n"
+    "	mov $" S(STUB_FD_FRAMES) ", %r8d; mov 24(%r12), %r9; call_service\n"
+    "	cmp (%r12), %rax; jne op_failed\n"
+    "	mov $" S(__NR_ioctl) ", %eax; mov $" S(STUB_FD_UFFD) ", %edi; mov %r15d, %esi\n"
+    "	mov %r12, %rdx; call_service\n"
+    "	cmp $-" S(EFAULT) ", %rax; jne op_failed\n"
+    "	mov (%r12), %rdi; mov 8(%r12), %rsi\n"
+    "op_protect:\n"
+    "	mov $" S(__NR_mprotect) ", %eax; mov 32(%r12), %edx; call_service\n"
+    "op_done:\n"
+    "	test %rax, %rax; jnz op_failed\n"
+    "	add $40, %r12; jmp next_op\n"
+    "op_failed:\n"
+    "	mov $" S(STUB_RESULT_FULL) ", %r14d\n"
+    "	cmp $-" S(ENOMEM) ", %rax; je answer\n"
+    "	mov $" S(STUB_RESULT_FAILED) ", %r14d\n"
+    "answer:\n"
+    "	mov $" S(__NR_write) ", %eax; mov $" S(STUB_FD_SOCKET) ", %edi\n"
+    "	lea results(%rip), %rsi; add %r14, %rsi; mov $1, %edx; call_service\n"
+    "	jmp service\n"
+    "gone:	ud2\n"			/* pangead has closed the socket */
+    "results: .byte 0, 1, 2, 3\n"
+    ".popsection");
+/* --- filters --- */
 
-static long map_registered(const struct stub_op *op)
+struct filter {
+	struct sock_filter code[64];
+	unsigned short length, block;
+};
+
+static void emit(struct filter *f, uint16_t code, uint32_t k, uint8_t jt, uint8_t jf)
 {
-	struct uffdio_register reg = {
-		.range = { op->addr, op->length },
-		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP,
-	};
-	long ret;
-
-	ret = sys(__NR_mmap, op->addr, op->length, PROT_NONE, MAP_SHARED | MAP_FIXED, STUB_FD_FRAMES,
-		  op->offset);
-	if (ret != (long)op->addr)
-		return ret;
-	ret = sys(__NR_ioctl, STUB_FD_UFFD, UFFDIO_REGISTER, &reg);
-	if (ret)
-		return ret;
-	return sys(__NR_mprotect, op->addr, op->length, op->prot);
+	f->code[f->length++] = (struct sock_filter){ code, jt, jf, k };
 }
 
-static long carry_out(const struct stub_op *op)
+#define FIELD(name)	offsetof(struct seccomp_data, name)
+
+/* On unless the 32 bits at that offset have this value. */
+static void unless_equal(struct filter *f, uint32_t field, uint32_t value, uint32_t verdict)
 {
-	switch (op->kind) {
-	case STUB_OP_MAP:
-		return map_registered(op);
-	case STUB_OP_PROTECT:
-		return sys(__NR_mprotect, op->addr, op->length, op->prot);
-	case STUB_OP_UNMAP:
-		return sys(__NR_munmap, op->addr, op->length);
-	}
-	return -EINVAL;
+	emit(f, BPF_LD | BPF_W | BPF_ABS, field, 0, 0);
+	emit(f, BPF_JMP | BPF_JEQ | BPF_K, value, 1, 0);
+	emit(f, BPF_RET | BPF_K, verdict, 0, 0);
 }
 
-static _Noreturn void serve(struct stub_slot *s)
+static void require(struct filter *f, uint32_t field, uint32_t value)
 {
-	for (;;) {
-		uint32_t i, count;
-
-		hand_over(s);
-		count = s->op_count;
-		s->op_error = 0;
-		for (i = 0; i < count && !s->op_error; i++)
-			s->op_error = carry_out(&s->ops[i]);
-		s->op_count = s->op_error ? i - 1 : i;
-	}
+	unless_equal(f, field, value, SECCOMP_RET_KILL_PROCESS);
 }
 
-#define BPF_LOAD(field)		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define BPF_IF_NOT(k, skip)	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, k, 0, skip)
-#define BPF_RETURN(k)		BPF_STMT(BPF_RET | BPF_K, k)
-#define BPF_PERMIT(nr)		BPF_IF_NOT(nr, 1), BPF_RETURN(SECCOMP_RET_ALLOW)
-
-/* System calls of user code trap; those from this program's text must be among the permitted ones. */
-#define FILTER_HEAD								\
-	BPF_LOAD(arch), BPF_IF_NOT(AUDIT_ARCH_X86_64, 8),			\
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer) + 4), \
-	BPF_IF_NOT(STUB_TEXT >> 32, 5),						\
-	BPF_LOAD(instruction_pointer),						\
-	BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, (uint32_t)STUB_TEXT, 0, 3),		\
-	BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, (uint32_t)(STUB_TEXT + STUB_TEXT_SIZE), 2, 0), \
-	BPF_LOAD(nr),								\
-	BPF_STMT(BPF_JMP | BPF_JA, 2),						\
-	BPF_RETURN(SECCOMP_RET_TRAP),						\
-	BPF_RETURN(SECCOMP_RET_KILL_PROCESS)
-
-static void lock_in(const struct sock_filter *filter, unsigned short length)
+static void require_argument(struct filter *f, unsigned i, uint64_t value)
 {
-	struct sock_fprog prog = { .len = length, .filter = (struct sock_filter *)filter };
+	require(f, FIELD(args) + 8 * i, value);
+	require(f, FIELD(args) + 8 * i + 4, value >> 32);
+}
 
+static void require_one_of(struct filter *f, uint32_t field, const uint32_t *values, unsigned count)
+{
+	emit(f, BPF_LD | BPF_W | BPF_ABS, field, 0, 0);
+	for (unsigned i = 0; i < count; i++)
+		emit(f, BPF_JMP | BPF_JEQ | BPF_K, values[i], count - i, 0);
+	emit(f, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+}
+
+/* System calls of user code trap. */
+static void begin_filter(struct filter *f)
+{
+	f->length = 0;
+	require(f, FIELD(arch), AUDIT_ARCH_X86_64);
+	unless_equal(f, FIELD(instruction_pointer) + 4, STUB_TEXT >> 32, SECCOMP_RET_TRAP);
+	emit(f, BPF_LD | BPF_W | BPF_ABS, FIELD(instruction_pointer), 0, 0);
+	emit(f, BPF_JMP | BPF_JGE | BPF_K, (uint32_t)(STUB_TEXT + STUB_TEXT_SIZE), 0, 1);
+	emit(f, BPF_RET | BPF_K, SECCOMP_RET_TRAP, 0, 0);
+}
+
+/* What is required between these two applies to the system call at that address. */
+static void begin_call(struct filter *f, const char *after)
+{
+	emit(f, BPF_LD | BPF_W | BPF_ABS, FIELD(instruction_pointer), 0, 0);
+	emit(f, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(uintptr_t)after, 0, 0);
+	f->block = f->length;
+}
+
+static void end_call(struct filter *f)
+{
+	emit(f, BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
+	f->code[f->block - 1].jf = f->length - f->block;
+}
+
+static void lock_in(struct filter *f)
+{
+	struct sock_fprog prog = { .filter = f->code };
+
+	emit(f, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+	prog.len = f->length;
 	if (sys(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog))
 		die(21);
 }
 
-static void lock_in_cpu(void)
+static void lock_in_cpu(unsigned long slot)
 {
-	struct sock_filter filter[] = {
-		FILTER_HEAD,
-		BPF_PERMIT(__NR_futex),
-		BPF_PERMIT(__NR_arch_prctl),
-		BPF_PERMIT(__NR_rt_sigreturn),
-		BPF_RETURN(SECCOMP_RET_KILL_PROCESS),
-	};
+	static const uint32_t bases[] = { ARCH_SET_FS, ARCH_SET_GS };
+	struct filter f;
 
-	lock_in(filter, sizeof(filter) / sizeof(filter[0]));
+	begin_filter(&f);
+	begin_call(&f, after_return);
+	require(&f, FIELD(nr), __NR_rt_sigreturn);
+	end_call(&f);
+	begin_call(&f, after_wait);
+	require(&f, FIELD(nr), __NR_futex);
+	require_argument(&f, 0, ORDERS(slot) + offsetof(struct stub_orders, go));
+	require_argument(&f, 1, FUTEX_WAIT);
+	require_argument(&f, 3, 0);
+	end_call(&f);
+	begin_call(&f, after_wake);
+	require(&f, FIELD(nr), __NR_futex);
+	require_argument(&f, 0, REPORT(slot) + offsetof(struct stub_report, parked));
+	require_argument(&f, 1, FUTEX_WAKE);
+	end_call(&f);
+	begin_call(&f, after_base);
+	require(&f, FIELD(nr), __NR_arch_prctl);
+	require_one_of(&f, FIELD(args), bases, sizeof(bases) / sizeof(bases[0]));
+	end_call(&f);
+	lock_in(&f);
 }
 
 static void lock_in_service(void)
 {
-	struct sock_filter filter[] = {
-		FILTER_HEAD,
-		BPF_PERMIT(__NR_futex),
-		BPF_PERMIT(__NR_mmap),
-		BPF_PERMIT(__NR_munmap),
-		BPF_PERMIT(__NR_mprotect),
-		BPF_PERMIT(__NR_ioctl),
-		BPF_RETURN(SECCOMP_RET_KILL_PROCESS),
-	};
+	static const uint32_t calls[] = { __NR_read, __NR_write, __NR_mmap, __NR_munmap, __NR_mprotect, __NR_ioctl };
+	struct filter f;
 
-	lock_in(filter, sizeof(filter) / sizeof(filter[0]));
+	begin_filter(&f);
+	begin_call(&f, after_service);
+	require_one_of(&f, FIELD(nr), calls, sizeof(calls) / sizeof(calls[0]));
+	end_call(&f);
+	lock_in(&f);
 }
+
+/* --- start --- */
+
+#define START_STACK_SIZE 2048	/* of a CPU thread until its first signal */
 
 /* A CPU thread parks for the first time by a trap of its own. */
 static _Noreturn void cpu_thread(void)
 {
-	struct stub_slot *s = own_slot();
+	struct stub_report *r = (void *)REPORT(own_slot());
 	stack_t stack = {
-		.ss_sp = s->stack,
+		.ss_sp = r->stack,
 		/* this very stack: it is not needed any more once the first signal has come */
-		.ss_size = STUB_SLOT_SIZE - sizeof(*s) - 512,
+		.ss_size = STUB_REPORT_SIZE - sizeof(*r) - START_STACK_SIZE,
 	};
 
-	s->tid = sys(__NR_gettid);
+	r->tid = sys(__NR_gettid);
 	if (sys(__NR_sigaltstack, &stack, 0))
 		die(22);
-	lock_in_cpu();
+	lock_in_cpu(own_slot());
 	asm volatile("int3");
 	die(23);
 }
 
 static void start_cpu_thread(unsigned i)
 {
-	/* the top 512 bytes stay outside of the signal stack that cpu_thread() installs */
-	uintptr_t stack = (uintptr_t)slot_at(i) + STUB_SLOT_SIZE;
+	uintptr_t stack = REPORT(i + 1);	/* its end */
 	long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 	long ret;
 
@@ -282,24 +381,20 @@ static void set_handlers(void)
 /* Only our own program and control area stay mapped. */
 static void drop_other_mappings(unsigned slots)
 {
-	uintptr_t area_end = STUB_AREA + slots * STUB_SLOT_SIZE;
-
-	if (sys(__NR_munmap, 0, STUB_TEXT) || sys(__NR_munmap, area_end, 0x7ffffffff000ul - area_end))
+	if (sys(__NR_munmap, 0, STUB_TEXT) || sys(__NR_munmap, REPORT(slots), 0x7ffffffff000ul - REPORT(slots)))
 		die(26);
 }
 
-/* On slot 0's stack, with nothing of the initial stack needed any more. */
+/* On slot 0's report, with nothing of the initial stack needed any more. */
 static _Noreturn void become_service(unsigned slots)
 {
-	struct stub_slot *s = slot_at(0);
-
 	drop_other_mappings(slots);
-	s->tid = sys(__NR_gettid);
 	set_handlers();
 	for (unsigned i = 1; i < slots; i++)
 		start_cpu_thread(i);
 	lock_in_service();
-	serve(s);
+	asm volatile("mov %0, %%r15d; jmp service" : : "r"((uint32_t)UFFDIO_REGISTER));
+	__builtin_unreachable();
 }
 
 static void send_userfaultfd(void)
@@ -331,6 +426,12 @@ static void send_userfaultfd(void)
 		die(14);
 }
 
+static void map_area(uintptr_t where, size_t size, int prot, size_t offset)
+{
+	if (sys(__NR_mmap, where, size, prot, MAP_SHARED | MAP_FIXED_NOREPLACE, STUB_FD_AREA, offset) != (long)where)
+		die(15);
+}
+
 __attribute__((used)) static _Noreturn void start(void)
 {
 	struct stub_init init;
@@ -343,14 +444,13 @@ __attribute__((used)) static _Noreturn void start(void)
 	    init.slots < 2 || init.slots > STUB_SLOTS_MAX)
 		die(11);
 	send_userfaultfd();
-	size = init.slots * STUB_SLOT_SIZE;
-	if (sys(__NR_mmap, STUB_AREA, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, STUB_FD_AREA,
-		0) != (long)STUB_AREA)
-		die(15);
-	if (sys(__NR_close, STUB_FD_SOCKET) || sys(__NR_close, STUB_FD_AREA))
+	size = init.slots * sizeof(struct stub_orders);
+	map_area(STUB_ORDERS, size, PROT_READ, 0);
+	map_area(STUB_REPORTS, init.slots * STUB_REPORT_SIZE, PROT_READ | PROT_WRITE, size);
+	if (sys(__NR_close, STUB_FD_AREA))
 		die(16);
 	asm volatile("mov %0, %%rsp\n\txor %%ebp, %%ebp\n\tcall *%1"
-		     : : "r"((uintptr_t)slot_at(1)), "r"(become_service), "D"((unsigned long)init.slots));
+		     : : "r"(REPORT(1)), "r"(become_service), "D"((unsigned long)init.slots));
 	__builtin_unreachable();
 }
 

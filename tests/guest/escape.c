@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * User code tries to get more than its own address space through the stub program that it runs in.
+ *
+ * The stub's text and control area lie in every process, above all addresses that the kernel gives out
+ * (node/stub.h).  Each attempt is made in a process of its own, which must then be dead or none the better
+ * for it: a process that ends with ESCAPED has got back control with a system call of its own behind it.
+ */
+#define _GNU_SOURCE
+#include "guest.h"
+
+#include <asm/prctl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+
+#include "../../node/stub.h"
+
+enum { ESCAPED = 50, HARMLESS = 0 };
+#define SITES_MAX 256
+
+static const uint8_t *sites[SITES_MAX];
+static volatile unsigned site_count;	/* survives on_fault() */
+static sigjmp_buf not_readable;
+
+static void on_fault(int sig)
+{
+	(void)sig;
+	siglongjmp(not_readable, 1);
+}
+
+/* Every place in the stub's text where two bytes make a system call. */
+static void find_sites(void)
+{
+	const uint8_t *volatile p = (const uint8_t *)STUB_TEXT;
+
+	signal(SIGSEGV, on_fault);
+	if (!sigsetjmp(not_readable, 1))
+		for (; p < (const uint8_t *)STUB_TEXT + STUB_TEXT_SIZE; p++)
+			if (p[0] == 0x0f && p[1] == 0x05) {
+				CHECK(site_count < SITES_MAX);
+				sites[site_count++] = p;
+			}
+	signal(SIGSEGV, SIG_DFL);
+}
+
+/* Jump to a system call in the stub with these registers; what comes back if anything does. */
+static __attribute__((noinline)) long jump(const void *site, long nr, long a, long b, long c, long d, long e)
+{
+	register long r10 asm("r10") = d;
+	register long r8 asm("r8") = e;
+	register long r9 asm("r9") = 0;
+	register const void *to asm("r14") = site;
+	long ret;
+
+	/* both ways on: a return address on the stack, and one in rbp */
+	asm volatile("push %%rbp\n\t"
+		     "lea 1f(%%rip), %%rbp\n\t"
+		     "push %%rbp\n\t"
+		     "jmp *%[to]\n"
+		     "2:\n\t"
+		     "add $8, %%rsp\n\t"
+		     "jmp 3f\n"
+		     "1:\n\t"
+		     "cmp %%rbp, (%%rsp)\n\t"	/* came through rbp: the stack is as it was */
+		     "je 2b\n"
+		     "3:\n\t"
+		     "pop %%rbp"
+		     : "=a"(ret) : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9), [to] "r"(to)
+		     : "rcx", "r11", "rbx", "r12", "r13", "memory", "cc");
+	return ret;
+}
+
+static long victim;
+
+static void try_jump(unsigned site, unsigned which)
+{
+	static const struct { long nr, a, b, c, d, e; } calls[] = {
+		{ .nr = SYS_getpid },
+		{ SYS_mmap, 0x10000000, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, STUB_FD_FRAMES },
+		{ SYS_munmap, STUB_ORDERS, 4096, 0, 0, 0 },
+		{ SYS_mprotect, STUB_ORDERS, 4096, PROT_READ | PROT_WRITE, 0, 0 },
+		{ SYS_read, STUB_FD_SOCKET, STUB_REPORTS, 1, 0, 0 },
+		{ SYS_write, STUB_FD_SOCKET, STUB_TEXT, 1, 0, 0 },
+		{ SYS_futex, (long)&victim, FUTEX_WAKE, 1, 0, 0 },
+		{ SYS_futex, STUB_REPORTS, FUTEX_WAKE, 1, 0, 0 },
+		{ SYS_arch_prctl, ARCH_GET_FS, (long)&victim, 0, 0, 0 },
+		{ SYS_kill, 1, 0, 0, 0, 0 },
+	};
+
+	jump(sites[site], calls[which].nr, calls[which].a, calls[which].b, calls[which].c, calls[which].d,
+	     calls[which].e);
+	_exit(ESCAPED);
+}
+
+enum { CALLS = 10 };
+
+/* --- forged signal frames --- */
+
+static void spin(void)
+{
+	for (;;)
+		asm volatile("pause");
+}
+
+static void call_on(void)
+{
+	syscall(SYS_getpid);
+	_exit(HARMLESS);
+}
+
+static uint8_t other_stack[65536] __attribute__((aligned(16)));
+
+/* Return from a signal that never was, to a place with all signals blocked or with another signal stack. */
+static __attribute__((noreturn)) void forge_return(void (*to)(void), uintptr_t signal_stack)
+{
+	ucontext_t uc = { 0 };
+
+	uc.uc_mcontext.gregs[REG_RIP] = (long)to;
+	uc.uc_mcontext.gregs[REG_RSP] = (long)other_stack + sizeof(other_stack) - 8;
+	uc.uc_mcontext.gregs[REG_CSGSFS] = 0x33 | 0x2bl << 48;
+	uc.uc_mcontext.gregs[REG_EFL] = 0x202;
+	uc.uc_flags = 4 | 2;		/* UC_STRICT_RESTORE_SS, UC_SIGCONTEXT_SS */
+	if (signal_stack)
+		uc.uc_stack = (stack_t){ .ss_sp = (void *)signal_stack, .ss_size = 16384 };
+	else
+		memset(&uc.uc_sigmask, 0xff, sizeof(uc.uc_sigmask));
+	/* wherever the stub returns from signals; the other sites end the process */
+	for (unsigned i = 0; i < site_count; i++) {
+		const uint8_t *p = sites[i];
+
+		if (p[-5] == 0xb8 && p[-4] == 15)
+			asm volatile("mov %0, %%rsp; jmp *%1" : : "r"(&uc), "r"(p), "a"(SYS_rt_sigreturn));
+	}
+	_exit(ESCAPED);		/* not found: the test is to be mended */
+}
+
+static void forge(unsigned which)
+{
+	switch (which) {
+	case 0:
+		forge_return(spin, 0);		/* killed from outside */
+	case 1:
+		forge_return(call_on, 0);
+	case 2:
+		forge_return(call_on, (uintptr_t)other_stack);
+	case 3:
+		forge_return(call_on, STUB_REPORTS);
+	case 4:
+		*(volatile uint32_t *)STUB_ORDERS = 1;
+		_exit(ESCAPED);
+	case 5:
+		*(volatile uint32_t *)(STUB_ORDERS + sizeof(struct stub_orders)) += 1;
+		_exit(ESCAPED);
+	}
+	_exit(ESCAPED);
+}
+
+enum { FORGERIES = 6 };
+
+/* --- a sibling that overwrites the signal stacks --- */
+
+static void gadget(void)
+{
+	syscall(SYS_getpid);
+	_exit(ESCAPED);
+}
+
+/* The report of the first CPU of whichever node this runs on, its signal stack above all. */
+static __attribute__((noreturn)) void *overwrite(void *ignored)
+{
+	volatile uint64_t *word = (void *)(STUB_REPORTS + STUB_REPORT_SIZE);
+
+	(void)ignored;
+	for (;;)
+		for (unsigned i = 8; i < STUB_REPORT_SIZE / 8; i++)
+			word[i] = (uint64_t)gadget;
+}
+
+static void race(void)
+{
+	pthread_t thread;
+
+	CHECK(pthread_create(&thread, NULL, overwrite, NULL) == 0);
+	for (long i = 0; i < guest.size; i++)
+		syscall(SYS_getppid);
+	_exit(HARMLESS);
+}
+
+/* --- */
+
+static bool in_machine(void)
+{
+	char line[256];
+	bool found = false;
+	FILE *f = fopen("/proc/cpuinfo", "r");
+
+	CHECK(f);
+	while (!found && fgets(line, sizeof(line), f))
+		found = strstr(line, "User Mode Linux");
+	fclose(f);
+	return found;
+}
+
+static int outcome(pid_t child, int seconds)
+{
+	int status;
+
+	for (int i = 0; i < seconds * 100; i++) {
+		pid_t pid = waitpid(child, &status, WNOHANG);
+
+		CHECK(pid >= 0);
+		if (pid)
+			return status;
+		usleep(10000);
+	}
+	guest_fail("process %d lives on %d s after SIGKILL", child, seconds);
+}
+
+static void expect_no_escape(const char *what, unsigned a, unsigned b, pid_t child)
+{
+	int status = outcome(child, 60);
+
+	if (WIFEXITED(status) && WEXITSTATUS(status) != HARMLESS)
+		guest_fail("%s %u %u: exit status %d", what, a, b, WEXITSTATUS(status));
+}
+
+#define ATTEMPT(what, a, b, action) do { \
+	pid_t child_ = fork(); \
+	CHECK(child_ >= 0); \
+	if (!child_) { \
+		prctl(PR_SET_DUMPABLE, 0); \
+		action; \
+	} \
+	expect_no_escape(what, a, b, child_); \
+} while (0)
+
+static void kill_the_spinning(void)
+{
+	pid_t child = fork();
+
+	CHECK(child >= 0);
+	if (!child)
+		forge(0);
+	usleep(100000);
+	CHECK(kill(child, SIGKILL) == 0);
+	outcome(child, 60);
+}
+
+int main(int argc, char **argv)
+{
+	cpu_set_t set;
+
+	guest_start(argc, argv, "escape", 2000);
+	find_sites();
+	if (!in_machine() && !site_count)
+		return guest_ok();		/* no stub here */
+	CHECK(site_count > 0);
+	for (int cpu = 0; cpu < guest.cpu_count; cpu++) {
+		CPU_ZERO(&set);
+		CPU_SET(guest.cpus[cpu], &set);
+		CHECK(sched_setaffinity(0, sizeof(set), &set) == 0);
+		for (unsigned site = 0; site < site_count; site++)
+			for (unsigned call = 0; call < CALLS; call++)
+				ATTEMPT("jump", site, call, try_jump(site, call));
+		kill_the_spinning();
+		for (unsigned forgery = 1; forgery < FORGERIES; forgery++)
+			ATTEMPT("forgery", forgery, 0, forge(forgery));
+		ATTEMPT("race", 0, 0, race());
+	}
+	return guest_ok();
+}
