@@ -64,6 +64,15 @@ static void interrupt_user(void *unused)
 	ssi_node_interrupt(ssi_cpu_node(cpu), cpu, ssi_cpus[cpu].run);
 }
 
+static void __noreturn lost(const char *why)
+{
+	unsigned int cpu = raw_smp_processor_id();
+	char what[32];
+
+	snprintf(what, sizeof(what), "CPU %u on node %u", cpu, ssi_cpu_node(cpu));
+	ssi_lost(ssi_boot.cpu_fd[cpu], what, why);
+}
+
 /* The vector state goes along unless the executor has it already. */
 static u32 add_fp(struct ssi_cpu *c, u64 mm, const struct uml_pt_regs *regs, u8 *to)
 {
@@ -98,7 +107,7 @@ static void send_run(struct ssi_cpu *c, unsigned int node, struct uml_pt_regs *r
 	run->fp_length = fp_length;
 	memcpy(run->gp, regs->gp, sizeof(run->gp));
 	if (ssi_link_send(ssi_boot.cpu_fd[raw_smp_processor_id()], run, run->hdr.length))
-		ssi_lost("a CPU");
+		lost("it has closed the channel");
 }
 
 static void take_fp(struct ssi_cpu *c, struct uml_pt_regs *regs)
@@ -113,18 +122,28 @@ static void take_fp(struct ssi_cpu *c, struct uml_pt_regs *regs)
 	c->fp_mm = event->mm;
 }
 
+static bool is_event(u32 signal)
+{
+	return !signal || signal == SIGSYS || signal == SIGSEGV || signal == SIGALRM || signal == SIGTRAP ||
+	       signal == SIGILL || signal == SIGFPE || signal == SIGBUS;
+}
+
 static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 {
 	struct wire_event *event = &c->msg.event;
+	const char *why;
 	int n;
 
 	c->in_user = 1;
-	n = ssi_link_wait(ssi_boot.cpu_fd[raw_smp_processor_id()], event, sizeof(*event), sizeof(c->msg),
-			  control_wanted, interrupt_user, NULL);
+	n = ssi_link_wait(ssi_boot.cpu_fd[raw_smp_processor_id()], WIRE_PURPOSE_CPU, event, sizeof(*event),
+			  sizeof(c->msg), control_wanted, interrupt_user, NULL, &why);
 	c->in_user = 0;
-	if (n < 0 || event->hdr.type != WIRE_EVENT || event->hdr.seq != c->run ||
-	    n != sizeof(*event) + event->fp_length || event->fp_length > host_fp_size)
-		ssi_lost("a CPU");
+	if (n < 0)
+		lost(why);
+	if (event->hdr.type != WIRE_EVENT || event->hdr.seq != c->run || event->mm != current->mm->context.ssi->id)
+		lost("it has answered what was not asked");
+	if (event->fp_length > host_fp_size || !is_event(event->signal))
+		lost("it has sent an event that there is not");
 	memcpy(regs->gp, event->gp, sizeof(event->gp));
 	regs->faultinfo.cr2 = event->fault_address;
 	regs->faultinfo.error_code = event->fault_error;

@@ -7,8 +7,8 @@
  * wants it.  So the kernel tells the home of a frame to discard it, after which no node holds it
  * and it reads as zero; zeroing it again is then left out.
  *
- * Discarding takes a round trip.  It is done when a stale frame is allocated, and then for all stale
- * frames of that home at once, so that the price is shared by up to some thousands of frames.  Frames of the
+ * Discarding takes a round trip.  It is done when a stale frame is allocated, and then for many stale frames
+ * that follow it at once, so that they share the price; not for all, because a CPU waits meanwhile.  Frames of the
  * kernel host that were never mapped on another node are never stale: the kernel's own data costs nothing.
  *
  * Per frame:  away   it may be held elsewhere than at the kernel host
@@ -24,6 +24,8 @@
 #include <ssi.h>
 #include "ssi_internal.h"
 
+#define DISCARD_FRAMES_MAX 2048		/* in one request; some milliseconds of work at most */
+
 static unsigned long *away, *stale, *zero;
 static bool ready;
 
@@ -36,18 +38,20 @@ static unsigned int home_of(unsigned long pfn)
 	return node;
 }
 
-/* The stale frames at home there, as many as one request holds. */
-static unsigned int collect_stale(unsigned int node, struct wire_range *ranges)
+/* The stale frames at home there from pfn on, as many as one request may hold. */
+static unsigned int collect_stale(unsigned int node, unsigned long pfn, struct wire_range *ranges)
 {
-	unsigned long pfn = ssi_boot.nodes[node].pfn_start, end = pfn + ssi_boot.nodes[node].pfn_count, next;
+	unsigned long end = ssi_boot.nodes[node].pfn_start + ssi_boot.nodes[node].pfn_count, next;
+	unsigned long room = DISCARD_FRAMES_MAX;
 	unsigned int count = 0;
 
-	while (count < WIRE_RANGES_MAX) {
+	while (count < WIRE_RANGES_MAX && room) {
 		pfn = find_next_bit(stale, end, pfn);
 		if (pfn >= end)
 			break;
-		next = find_next_zero_bit(stale, end, pfn);
+		next = find_next_zero_bit(stale, min(end, pfn + room), pfn);
 		ranges[count++] = (struct wire_range){ pfn, next - pfn };
+		room -= next - pfn;
 		pfn = next;
 	}
 	return count;
@@ -76,7 +80,7 @@ static void discard_before_use(unsigned long pfn, unsigned long end)
 	unsigned int node = home_of(pfn);
 
 	while (any_stale(pfn, end))
-		ssi_node_discard(node, collect_stale, discarded);
+		ssi_node_discard(node, pfn, collect_stale, discarded);
 }
 
 void arch_free_page(struct page *page, int order)

@@ -22,6 +22,9 @@
 #include <smp.h>
 #include "../os-Linux/internal.h"
 #include "ssi_internal.h"
+#include "link.h"
+
+#define LOST_SECONDS 3		/* that a node may take to notice */
 
 int ssi_link_send(int fd, const void *msg, int length)
 {
@@ -40,13 +43,14 @@ int ssi_link_send(int fd, const void *msg, int length)
 	return 0;
 }
 
-int ssi_link_receive(int fd, void *buf, int min, int size)
+int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int size, const char **why)
 {
 	const struct wire_hdr *hdr = buf;
 	char *p = buf;
 	int have = 0, want = min;
 	ssize_t n;
 
+	*why = "it has closed the channel";
 	while (have < want) {
 		n = recv(fd, p + have, (have ? want : size) - have, 0);
 		if (n < 0 && errno == EINTR)
@@ -57,10 +61,12 @@ int ssi_link_receive(int fd, void *buf, int min, int size)
 		if (have < (int)sizeof(*hdr))
 			continue;
 		want = hdr->length;
+		*why = "it has sent a message of an impossible length";
 		if (want < min || want > size || have > want)
 			return -EPROTO;
 	}
-	return have;
+	*why = wire_check(buf, have, purpose);
+	return *why ? -EPROTO : have;
 }
 
 static void control_signals(sigset_t *set)
@@ -73,8 +79,8 @@ static void control_signals(sigset_t *set)
 	sigaddset(set, IPI_SIGNAL);
 }
 
-int ssi_link_wait(int fd, void *buf, int min, int size, int (*wanted)(void), void (*interrupt)(void *),
-		  void *arg)
+int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int size, int (*wanted)(void),
+		  void (*interrupt)(void *), void *arg, const char **why)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 	sigset_t block, old;
@@ -91,7 +97,7 @@ int ssi_link_wait(int fd, void *buf, int min, int size, int (*wanted)(void), voi
 		n = ppoll(&p, 1, NULL, &old);
 	} while (n <= 0);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return ssi_link_receive(fd, buf, min, size);
+	return ssi_link_receive(fd, purpose, buf, min, size, why);
 }
 
 /* Not the C library's functions: the kernel has its own of these names. */
@@ -113,10 +119,13 @@ void ssi_pin(int cpu)
 	syscall(__NR_sched_setaffinity, 0, sizeof(one), &one);
 }
 
-void ssi_lost(const char *what)
+void ssi_lost(int fd, const char *what, const char *why)
 {
-	os_warn("pangea: %s is gone\n", what);
+	os_warn("pangea: %s is lost: %s\n", what, why);
 	block_signals();
+	shutdown(fd, SHUT_RDWR);	/* its daemon says so to ours, which ends the machine */
+	sleep(LOST_SECONDS);
+	kill(getpid(), SIGKILL);
 	for (;;)
 		pause();
 }

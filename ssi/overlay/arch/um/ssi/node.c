@@ -8,7 +8,10 @@
 #include "ssi_internal.h"
 
 struct ssi_node ssi_nodes[SSI_NODES_MAX] = {
-	[0 ... SSI_NODES_MAX - 1] = { .lock = __RAW_SPIN_LOCK_UNLOCKED(ssi_nodes.lock) },
+	[0 ... SSI_NODES_MAX - 1] = {
+		.lock = __RAW_SPIN_LOCK_UNLOCKED(ssi_nodes.lock),
+		.send = __RAW_SPIN_LOCK_UNLOCKED(ssi_nodes.send),
+	},
 };
 
 unsigned int ssi_cpu_node(unsigned int cpu)
@@ -21,23 +24,38 @@ unsigned int ssi_cpu_node(unsigned int cpu)
 	return node;
 }
 
-/* Small messages: the host's socket takes each in one piece, so no lock is needed between senders. */
+static void __noreturn lost(unsigned int node, const char *why)
+{
+	char what[32];
+
+	snprintf(what, sizeof(what), "node %u", node);
+	ssi_lost(ssi_boot.nodes[node].mm_fd, what, why);
+}
+
 static void send_to(unsigned int node, const struct wire_hdr *msg)
 {
-	if (ssi_link_send(ssi_boot.nodes[node].mm_fd, msg, msg->length))
-		ssi_lost("a node");
+	unsigned long flags;
+	int err;
+
+	raw_spin_lock_irqsave(&ssi_nodes[node].send, flags);
+	err = ssi_link_send(ssi_boot.nodes[node].mm_fd, msg, msg->length);
+	raw_spin_unlock_irqrestore(&ssi_nodes[node].send, flags);
+	if (err)
+		lost(node, "it has closed the channel");
 }
 
 /* The node's lock is held: one request at a time. */
 static void request_locked(unsigned int node, struct wire_hdr *msg)
 {
 	struct wire_ack ack;
+	const char *why;
 
 	msg->seq = ++ssi_nodes[node].seq;
 	send_to(node, msg);
-	if (ssi_link_receive(ssi_boot.nodes[node].mm_fd, &ack, sizeof(ack), sizeof(ack)) < 0 ||
-	    ack.hdr.type != WIRE_ACK || ack.hdr.seq != msg->seq)
-		ssi_lost("a node");
+	if (ssi_link_receive(ssi_boot.nodes[node].mm_fd, WIRE_PURPOSE_MM, &ack, sizeof(ack), sizeof(ack), &why) < 0)
+		lost(node, why);
+	if (ack.hdr.type != WIRE_ACK || ack.hdr.seq != msg->seq)
+		lost(node, "it has answered what was not asked");
 }
 
 static void request(unsigned int node, struct wire_hdr *msg)
@@ -49,7 +67,8 @@ static void request(unsigned int node, struct wire_hdr *msg)
 	raw_spin_unlock_irqrestore(&ssi_nodes[node].lock, flags);
 }
 
-void ssi_node_discard(unsigned int node, unsigned int (*collect)(unsigned int, struct wire_range *),
+void ssi_node_discard(unsigned int node, unsigned long pfn,
+		      unsigned int (*collect)(unsigned int, unsigned long, struct wire_range *),
 		      void (*done)(const struct wire_range *, unsigned int))
 {
 	struct ssi_node *n = &ssi_nodes[node];
@@ -58,7 +77,7 @@ void ssi_node_discard(unsigned int node, unsigned int (*collect)(unsigned int, s
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&n->lock, flags);
-	count = collect(node, n->discard.ranges);
+	count = collect(node, pfn, n->discard.ranges);
 	if (count) {
 		*msg = (struct wire_discard){
 			.hdr.length = sizeof(*msg) + count * sizeof(struct wire_range),

@@ -21,18 +21,21 @@
 
 /* link_user.c; all of them block without the scheduler's knowledge, at most for a round trip */
 int ssi_link_send(int fd, const void *msg, int length);
-/* A whole message of at least min bytes into buf[size]; its length, or -errno. */
-int ssi_link_receive(int fd, void *buf, int min, int size);
+/* A whole message of at least min bytes into buf[size]; its length, or -errno and *why. */
+int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int size, const char **why);
 /*
  * Like receive, but with interrupts served meanwhile.  wanted() is called whenever one may have changed its
  * answer; once it says yes, interrupt(arg) is called, once.
  */
-int ssi_link_wait(int fd, void *buf, int min, int size, int (*wanted)(void), void (*interrupt)(void *),
-		  void *arg);
+int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int size, int (*wanted)(void),
+		  void (*interrupt)(void *), void *arg, const char **why);
 /* The calling CPU's host thread to one of the host's CPUs, unless PANGEA_PIN=off is in the environment. */
 void ssi_pin(int cpu);
-/* The daemon ends a machine that has lost a part of it; until then nothing can go on. */
-void ssi_lost(const char *what) __attribute__((noreturn));
+/*
+ * Close a channel over which nothing good comes any more.  The daemons end a machine that has lost a part of
+ * it; until then nothing can go on.
+ */
+void ssi_lost(int fd, const char *what, const char *why) __attribute__((noreturn));
 
 /* boot_user.c */
 int ssi_read_boot(int fd, struct ssi_boot *boot);
@@ -51,6 +54,7 @@ extern struct ssi_boot ssi_boot;
 /* --- node.c --- */
 struct ssi_node {
 	raw_spinlock_t lock;	/* one request at a time on the mm channel */
+	raw_spinlock_t send;	/* one message at a time; after lock */
 	__u64 seq;		/* of the newest request */
 	struct {
 		struct wire_discard msg;
@@ -64,10 +68,11 @@ unsigned int ssi_cpu_node(unsigned int cpu);
 void ssi_node_revoke(unsigned int node, __u64 mm, unsigned long start, unsigned long end);
 void ssi_node_free_mm(unsigned int node, __u64 mm);
 /*
- * Discard frames at home on a node: collect fills ranges[WIRE_RANGES_MAX] and returns their count, done is
- * called after they have been discarded, both under the node's lock.
+ * Discard frames at home on a node: collect fills ranges[WIRE_RANGES_MAX] from pfn on and returns their count,
+ * done is called after they have been discarded, both under the node's lock.
  */
-void ssi_node_discard(unsigned int node, unsigned int (*collect)(unsigned int, struct wire_range *),
+void ssi_node_discard(unsigned int node, unsigned long pfn,
+		      unsigned int (*collect)(unsigned int, unsigned long, struct wire_range *),
 		      void (*done)(const struct wire_range *, unsigned int));
 void ssi_node_interrupt(unsigned int node, unsigned int cpu, __u64 run);
 
