@@ -223,7 +223,8 @@ void membership_take_layout(const Pangea__Layout *message, struct layout *layout
 /* struct machine_stats and its message have the same fields. */
 #define STATS_FIELDS(x) \
 	x(stubs) x(runs) x(interrupts) x(user_ns) x(frames_present) x(read_miss) x(write_miss) x(upgrade) \
-	x(page_in) x(page_out) x(zero_in) x(invalidated) x(bytes_in) x(bytes_out)
+	x(page_in) x(page_out) x(zero_in) x(invalidated) x(bytes_in) x(bytes_out) \
+	x(kernel_bytes_in) x(kernel_bytes_out)
 
 void membership_stats_to_message(const struct machine_stats *stats, Pangea__Stats *message)
 {

@@ -60,7 +60,8 @@ struct machine_stats {
 	uint64_t frames_present;		/* frames held here, in pages of 4 KiB */
 	uint64_t read_miss, write_miss, upgrade;	/* of this node's threads */
 	uint64_t page_in, page_out, zero_in, invalidated;
-	uint64_t bytes_in, bytes_out;		/* all links of this node */
+	uint64_t bytes_in, bytes_out;		/* of dsm links */
+	uint64_t kernel_bytes_in, kernel_bytes_out;	/* of cpu and mm links; node 0's are no network's */
 };
 
 /*

@@ -11,6 +11,25 @@ static const char *const host_state_names[] = {
 
 static const char *const peer_state_names[] = { "joining", "joined", "prepared", "ready" };
 
+/*
+ * What crossed the network: the kernel speaks with the other nodes for node 0, and they have counted that; with
+ * node 0's own pangead it speaks through memory.
+ */
+static void count_traffic(const struct host *h, unsigned number, Pangea__Stats *counters)
+{
+	const struct peer *p;
+
+	if (number) {
+		counters->bytes_in += counters->kernel_bytes_in;
+		counters->bytes_out += counters->kernel_bytes_out;
+		return;
+	}
+	for (p = h->peers; p; p = p->next) {
+		counters->bytes_in += p->stats.kernel_bytes_out;
+		counters->bytes_out += p->stats.kernel_bytes_in;
+	}
+}
+
 static void fill_node_status(const struct host *h, unsigned number, const struct peer *p,
 			     struct machine_stats *stats, Pangea__NodeStatus *status, Pangea__Stats *counters)
 {
@@ -19,6 +38,7 @@ static void fill_node_status(const struct host *h, unsigned number, const struct
 	pangea__node_status__init(status);
 	pangea__stats__init(counters);
 	membership_stats_to_message(stats, counters);
+	count_traffic(h, number, counters);
 	status->number = number;
 	status->name = (char *)(p ? p->name : h->options->name);
 	status->state = (char *)(h->state == HOST_RUNNING ? "running" :
