@@ -2,8 +2,8 @@
 /*
  * Starting and ending the kernel process (ssi/contract.h is what it is told).
  *
- * The kernel inherits exactly the descriptors that struct ssi_boot names, and the caller's standard
- * streams; everything else is close-on-exec.  Inherited descriptors are first moved above INHERIT_MIN, out
+ * The kernel inherits exactly the descriptors that struct ssi_boot names, the caller's standard streams and its
+ * network socket; everything else is close-on-exec.  Inherited descriptors are first moved above INHERIT_MIN, out
  * of the way of the fixed numbers.
  *
  * It runs in a session of its own: signals from the terminal do not reach it, and it may still read a
@@ -28,9 +28,10 @@
 #include "kernel.h"
 #include "log.h"
 
-#define INHERIT_MIN	64	/* above 0..2 and STDIO_FIRST..STDIO_FIRST + 2 */
+#define INHERIT_MIN	64	/* above 0..2 and STDIO_FIRST..NET_FD */
 #define INHERIT_MAX	(WIRE_CPUS_MAX + WIRE_NODES_MAX + 3)
 #define STDIO_FIRST	10
+#define NET_FD		13
 #define ARGUMENT_SIZE	640	/* of one argument made here; numa= is the longest */
 
 _Static_assert(WIRE_CPUS_MAX == SSI_CPUS_MAX && WIRE_NODES_MAX == SSI_NODES_MAX, "one machine");
@@ -41,7 +42,7 @@ struct launch {
 	pid_t parent;
 	int inherit[INHERIT_MAX];
 	unsigned inherit_count;
-	int null_fd, log_fd;
+	int null_fd, log_fd, net_fd;
 	int error_pipe[2];		/* tells the errno of a failed exec */
 	char **argv;
 	char argument[5][ARGUMENT_SIZE];
@@ -241,6 +242,11 @@ static int open_streams(struct launch *l)
 
 	l->null_fd = open_high("/dev/null", O_RDWR);
 	l->log_fd = open_high(l->options->log, O_WRONLY | O_CREAT | O_APPEND);
+	if (l->options->net_fd >= 0) {
+		l->net_fd = fcntl(l->options->net_fd, F_DUPFD_CLOEXEC, INHERIT_MIN);
+		if (l->net_fd < 0)
+			return -errno;
+	}
 	if (l->null_fd < 0 || l->log_fd < 0 || pipe2(fds, O_CLOEXEC))
 		return -errno;
 	l->error_pipe[0] = fds[0];
@@ -267,6 +273,8 @@ static void __attribute__((noreturn)) child(const struct launch *l)
 	for (i = 0; i < 3 && l->options->stdio; i++)
 		if (dup2((int)i, STDIO_FIRST + (int)i) < 0)
 			goto fail;
+	if (l->net_fd >= 0 && dup2(l->net_fd, NET_FD) < 0)
+		goto fail;
 	if (dup2(l->null_fd, 0) < 0 || dup2(l->log_fd, 1) < 0 || dup2(l->log_fd, 2) < 0)
 		goto fail;
 	for (i = 0; i < l->inherit_count; i++)
@@ -319,7 +327,7 @@ static int spawn(struct launch *l, struct kernel *kernel)
 
 static void close_launch(struct launch *l)
 {
-	const int more[] = { l->null_fd, l->log_fd, l->error_pipe[0], l->error_pipe[1] };
+	const int more[] = { l->null_fd, l->log_fd, l->net_fd, l->error_pipe[0], l->error_pipe[1] };
 	unsigned i;
 
 	for (i = 0; i < l->inherit_count; i++)
@@ -334,7 +342,7 @@ int kernel_start(struct kernel *kernel, const struct options *options, const str
 		 struct machine *machine, struct kernel_channels *channels, char *err, size_t err_size)
 {
 	struct launch l = {
-		.options = options, .null_fd = -1, .log_fd = -1, .error_pipe = { -1, -1 },
+		.options = options, .null_fd = -1, .log_fd = -1, .net_fd = -1, .error_pipe = { -1, -1 },
 	};
 	struct ssi_boot boot = {
 		.magic = SSI_BOOT_MAGIC, .version = SSI_BOOT_VERSION,

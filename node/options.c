@@ -39,7 +39,8 @@ static const char usage_host[] =
 "  --log FILE           messages of this daemon and of the kernel\n"
 "  --stdio              hand descriptors 0, 1 and 2 to the kernel as 10, 11 and 12\n"
 "  --name NAME          name of this node (the host's name)\n"
-"  --ready-fd FD        write ADDR:PORT there when listening, \"started\" when the kernel runs\n";
+"  --ready-fd FD        write ADDR:PORT there when listening, \"started\" when the kernel runs\n"
+"  --net-fd FD          hand this socket to the kernel as 13, for a network device\n";
 
 static const char usage_node[] =
 "Usage: pangead node OPTION...\n"
@@ -103,7 +104,7 @@ bad:
 	return wrong("--%s %s: must be a size as 1536M or 2G", option, text);
 }
 
-enum { NODES = 1, CPUS, MEM, LISTEN, JOIN, CONTROL, KERNEL, STUB, LOG, STDIO, NAME, READY_FD, HELP };
+enum { NODES = 1, CPUS, MEM, LISTEN, JOIN, CONTROL, KERNEL, STUB, LOG, STDIO, NAME, READY_FD, NET_FD, HELP };
 
 static const struct option host_options[] = {
 	{ "nodes", required_argument, NULL, NODES },
@@ -117,6 +118,7 @@ static const struct option host_options[] = {
 	{ "stdio", no_argument, NULL, STDIO },
 	{ "name", required_argument, NULL, NAME },
 	{ "ready-fd", required_argument, NULL, READY_FD },
+	{ "net-fd", required_argument, NULL, NET_FD },
 	{ "help", no_argument, NULL, HELP },
 	{ 0 },
 };
@@ -149,10 +151,20 @@ static int set_name(struct options *o, const char *name)
 	return 0;
 }
 
-static int apply(struct options *o, int which, const char *argument)
+static int take_fd(const char *option, const char *text, int *out)
 {
 	unsigned fd;
 
+	if (parse_number(option, text, 3, 1 << 20, &fd))
+		return -1;
+	if (fcntl((int)fd, F_SETFD, FD_CLOEXEC) < 0)
+		return wrong("--%s %u: %s", option, fd, strerror(errno));
+	*out = (int)fd;
+	return 0;
+}
+
+static int apply(struct options *o, int which, const char *argument)
+{
 	switch (which) {
 	case NODES:
 		return parse_number("nodes", argument, 1, WIRE_NODES_MAX, &o->nodes);
@@ -184,12 +196,9 @@ static int apply(struct options *o, int which, const char *argument)
 	case NAME:
 		return set_name(o, argument);
 	case READY_FD:
-		if (parse_number("ready-fd", argument, 3, 1 << 20, &fd))
-			return -1;
-		if (fcntl((int)fd, F_SETFD, FD_CLOEXEC) < 0)
-			return wrong("--ready-fd %u: %s", fd, strerror(errno));
-		o->ready_fd = (int)fd;
-		return 0;
+		return take_fd("ready-fd", argument, &o->ready_fd);
+	case NET_FD:
+		return take_fd("net-fd", argument, &o->net_fd);
 	default:
 		return -1;
 	}
@@ -275,7 +284,7 @@ static int parse_rest(struct options *o, int argc, char **argv)
 
 int options_parse(struct options *o, int argc, char **argv)
 {
-	*o = (struct options){ .ready_fd = -1 };
+	*o = (struct options){ .ready_fd = -1, .net_fd = -1 };
 	if (gethostname(o->name, sizeof(o->name) - 1) || !o->name[0])
 		strcpy(o->name, "unnamed");
 	if (argc >= 2 && !strcmp(argv[1], "--help")) {

@@ -22,6 +22,7 @@ struct options {
 	uint8_t key[CONTROL_KEY_SIZE];	/* of the machine, from the environment */
 	bool stdio;			/* hand descriptors 0, 1, 2 to the kernel as 10, 11, 12 */
 	int ready_fd;			/* written when listening; -1: none */
+	int net_fd;			/* handed to the kernel as 13; -1: none */
 	char **kernel_arguments;	/* NULL-terminated */
 };
 

@@ -128,6 +128,8 @@ static void write_config(FILE *f, const struct options *o, const struct director
 	write_credentials(f);
 	write_root(f, o);
 	record(f, "hostname", "%s", d->name);
+	if (o->net_address)
+		record(f, "net", "%s", o->net_address);
 	record(f, "streams", "%s", streams->kind);
 }
 
@@ -171,6 +173,8 @@ static bool argument(char **list, unsigned *count, const char *format, ...)
 	return n >= 0;
 }
 
+#define KERNEL_NET_FD	13
+
 /* The kernel process inherits the streams as 10, 11 and 12. */
 static bool stream_arguments(char **list, unsigned *count, const char *kind)
 {
@@ -200,6 +204,8 @@ char **boot_kernel_arguments(const struct options *o, const struct directory *d,
 	     argument(list, &count, "con=null") && argument(list, &count, "ssl=null") &&
 	     argument(list, &count, "ssl0=null,fd:2") && argument(list, &count, "console=ttyS0") &&
 	     stream_arguments(list, &count, streams->kind);
+	if (ok && *o->tap)
+		ok = argument(list, &count, "vec0:transport=fd,fd=%d", KERNEL_NET_FD);
 	if (ok && o->root_kind == ROOT_IMAGE)
 		ok = argument(list, &count, "ubd0=%s/image", d->path);
 	if (ok)

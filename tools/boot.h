@@ -12,6 +12,7 @@
  *   root=KIND        host: the kernel host's / ; dir:PATH: a tree of the host; image: /dev/ubda
  *   rw=PATH          directory of the host, writable at its own path; any number
  *   hostname=NAME
+ *   net=ADDRESS/BITS[,GATEWAY]   of vec0, if it is there
  *   streams=XYZ      for descriptors 0, 1 and 2: t the terminal (/dev/tty0), p /dev/pangeaN, - closed
  *
  * BOOT_STARTED appears when COMMAND is about to be started; from then on Ctrl-Alt-Del ends the machine in

@@ -23,6 +23,7 @@
 
 #define ARGUMENTS_MAX	48
 #define READY_FD	3	/* in the daemon of node 0 */
+#define NET_FD		4	/* likewise */
 
 /* Moves the streams to 0, 1, 2; none of them may be overwritten before it has been moved. */
 static int streams_place(const int streams[3])
@@ -41,7 +42,7 @@ static int streams_place(const int streams[3])
 }
 
 static _Noreturn void daemon_exec(const struct daemons *d, unsigned node, pid_t parent, const int streams[3],
-				  int ready, char **argv)
+				  int ready, int net, char **argv)
 {
 	sigset_t none;
 	int network = d->networks->fd[node];
@@ -54,18 +55,22 @@ static _Noreturn void daemon_exec(const struct daemons *d, unsigned node, pid_t 
 	setsid();
 	if (ready >= 0)
 		ready = fcntl(ready, F_DUPFD_CLOEXEC, 10);
+	if (net >= 0)
+		net = fcntl(net, F_DUPFD_CLOEXEC, 10);
 	if (network >= 0 && setns(network, CLONE_NEWNET) < 0) {
 		complain("node %u: cannot enter its network: %s", node, strerror(errno));
 		_exit(EXIT_PANGEA);
 	}
 	setenv(CONTROL_KEY_VARIABLE, d->key, 1);
-	if (streams_place(streams) == 0 && (ready < 0 || dup2(ready, READY_FD) >= 0))
+	if (streams_place(streams) == 0 && (ready < 0 || dup2(ready, READY_FD) >= 0) &&
+	    (net < 0 || dup2(net, NET_FD) >= 0))
 		execv(d->programs->daemon, argv);
 	complain("%s: %s", d->programs->daemon, strerror(errno));
 	_exit(EXIT_PANGEA);
 }
 
-static int daemon_start(struct daemons *d, unsigned node, const int streams[3], int ready, char **argv)
+static int daemon_start(struct daemons *d, unsigned node, const int streams[3], int ready, int net,
+			char **argv)
 {
 	pid_t parent = getpid(), pid = fork();
 
@@ -74,7 +79,7 @@ static int daemon_start(struct daemons *d, unsigned node, const int streams[3], 
 		return EXIT_PANGEA;
 	}
 	if (pid == 0)
-		daemon_exec(d, node, parent, streams, ready, argv);
+		daemon_exec(d, node, parent, streams, ready, net, argv);
 	d->pid[node] = pid;
 	d->started++;
 	return 0;
@@ -113,10 +118,10 @@ int daemons_key_make(struct daemons *d)
 	return n < 0 ? EXIT_PANGEA : 0;
 }
 
-int daemons_start(struct daemons *d, const int streams[3], char **kernel_arguments)
+int daemons_start(struct daemons *d, const int streams[3], int net, char **kernel_arguments)
 {
 	const struct options *o = d->options;
-	char nodes[16], cpus[16], memory[32], listen[64], ready_fd[16];
+	char nodes[16], cpus[16], memory[32], listen[64], ready_fd[16], net_fd[16];
 	char *argv[ARGUMENTS_MAX] = {
 		(char *)d->programs->daemon, "host", "--nodes", nodes, "--cpus", cpus, "--mem", memory,
 		"--listen", (char *)o->listen ?: listen,
@@ -133,6 +138,10 @@ int daemons_start(struct daemons *d, const int streams[3], char **kernel_argumen
 		argv[count++] = "--name";
 		argv[count++] = "node0";
 	}
+	if (net >= 0) {
+		argv[count++] = "--net-fd";
+		argv[count++] = net_fd;
+	}
 	argv[count++] = "--";
 	for (; *kernel_arguments && count < ARGUMENTS_MAX - 1; kernel_arguments++)
 		argv[count++] = *kernel_arguments;
@@ -140,12 +149,13 @@ int daemons_start(struct daemons *d, const int streams[3], char **kernel_argumen
 	snprintf(cpus, sizeof(cpus), "%u", o->cpus);
 	snprintf(memory, sizeof(memory), "%lluK", (unsigned long long)o->memory >> 10);
 	snprintf(ready_fd, sizeof(ready_fd), "%d", READY_FD);
+	snprintf(net_fd, sizeof(net_fd), "%d", NET_FD);
 	listen_address(d, 0, listen, sizeof(listen));
 	if (pipe2(ready, O_CLOEXEC) < 0 || fcntl(ready[0], F_SETFL, O_NONBLOCK) < 0) {
 		complain("cannot make a pipe: %s", strerror(errno));
 		return EXIT_PANGEA;
 	}
-	err = daemon_start(d, 0, streams, ready[1], argv);
+	err = daemon_start(d, 0, streams, ready[1], net, argv);
 	close(ready[1]);
 	d->ready_fd = ready[0];
 	return err;
@@ -174,7 +184,7 @@ static int node_start(struct daemons *d, unsigned node, const char *join)
 		complain("%s: %s", directory_file(d->directory, file), strerror(errno));
 		return EXIT_PANGEA;
 	}
-	err = daemon_start(d, node, streams, -1, argv);
+	err = daemon_start(d, node, streams, -1, -1, argv);
 	close(streams[0]);
 	close(streams[2]);
 	return err;

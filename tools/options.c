@@ -21,7 +21,7 @@
 #define KERNEL_SPACE		(512ull << 20)	/* of the kernel process, beside the machine's memory */
 #define EXT4_MAGIC_OFFSET	1080	/* of s_magic: in the superblock at 1024 */
 
-enum { OPT_NODES = 256, OPT_CPUS, OPT_MEM, OPT_ROOT, OPT_RW, OPT_NAME, OPT_LISTEN, OPT_HELP };
+enum { OPT_NODES = 256, OPT_CPUS, OPT_MEM, OPT_ROOT, OPT_RW, OPT_NAME, OPT_LISTEN, OPT_NET, OPT_HELP };
 
 static const struct option long_options[] = {
 	{ "nodes", required_argument, NULL, OPT_NODES },
@@ -31,6 +31,7 @@ static const struct option long_options[] = {
 	{ "rw", required_argument, NULL, OPT_RW },
 	{ "name", required_argument, NULL, OPT_NAME },
 	{ "listen", required_argument, NULL, OPT_LISTEN },
+	{ "net", required_argument, NULL, OPT_NET },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ NULL, 0, NULL, 0 },
 };
@@ -201,6 +202,20 @@ static int listen_parse(struct options *o, const char *text)
 	return 0;
 }
 
+static int net_parse(struct options *o, const char *text)
+{
+	size_t length = strcspn(text, ",");
+
+	if (!length || length >= sizeof(o->tap))
+		return usage_error(o->subcommand, "--net %s: not the name of a network device", text);
+	if (text[length] && !tap_address_check(text + length + 1))
+		return usage_error(o->subcommand, "--net %s: not TAP,ADDRESS/BITS[,GATEWAY], as tap0,10.0.0.2/24",
+				   text);
+	snprintf(o->tap, sizeof(o->tap), "%.*s", (int)length, text);
+	o->net_address = text[length] ? text + length + 1 : NULL;
+	return 0;
+}
+
 /* getopt_long() has met something it does not know. */
 int unknown_option(const char *sub, char **argv)
 {
@@ -226,6 +241,8 @@ static int option_apply(struct options *o, int option, const char *argument, cha
 		return name_parse(o, argument);
 	case OPT_LISTEN:
 		return listen_parse(o, argument);
+	case OPT_NET:
+		return net_parse(o, argument);
 	case OPT_HELP:
 		help_print(o->subcommand);
 		return -1;

@@ -15,10 +15,12 @@
  * second later.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <net/if.h>
+#include <net/route.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -45,6 +47,7 @@ struct config {
 	char **argv, **env, **rw;
 	size_t argc, env_count, rw_count;
 	const char *cwd, *root, *hostname, *streams;
+	char *net;
 	gid_t groups[GROUPS_MAX];
 	size_t group_count;
 	uid_t uid;
@@ -143,6 +146,8 @@ static void config_record(struct config *c, char *key, char *value)
 		c->root = value;
 	else if (!strcmp(key, "hostname"))
 		c->hostname = value;
+	else if (!strcmp(key, "net"))
+		c->net = value;
 	else if (!strcmp(key, "streams"))
 		c->streams = value;
 	else if (!strcmp(key, "uid"))
@@ -321,15 +326,59 @@ static void root_enter(void)
 		fail("cannot change to the new root: %s", strerror(errno));
 }
 
-static void loopback_up(void)
+static void device_up(int fd, const char *name)
 {
-	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	struct ifreq ifr = { .ifr_flags = IFF_UP | IFF_RUNNING };
+
+	strcpy(ifr.ifr_name, name);
+	if (ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
+		fprintf(stderr, "pangea-init: %s: %s\n", name, strerror(errno));
+}
+
+static struct sockaddr internet(in_addr_t address)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = address };
+	struct sockaddr any;
+
+	memcpy(&any, &in, sizeof(any));
+	return any;
+}
+
+/* net: ADDRESS/BITS[,GATEWAY], which pangea has checked. */
+static void device_configure(int fd, const char *name, char *net)
+{
+	char *gateway = strchr(net, ','), *bits = strchr(net, '/');
+	struct rtentry route = { .rt_flags = RTF_UP | RTF_GATEWAY };
+	struct ifreq address, mask;
+	unsigned count = strtoul(bits + 1, NULL, 10);
+
+	*bits = 0;
+	strcpy(address.ifr_name, name);
+	strcpy(mask.ifr_name, name);
+	address.ifr_addr = internet(inet_addr(net));
+	mask.ifr_netmask = internet(htonl(count ? ~0u << (32 - count) : 0));
+	if (ioctl(fd, SIOCSIFADDR, &address) < 0 || ioctl(fd, SIOCSIFNETMASK, &mask) < 0)
+		fail("--net: the address %s: %s", net, strerror(errno));
+	device_up(fd, name);
+	if (!gateway)
+		return;
+	route.rt_dst = internet(INADDR_ANY);
+	route.rt_genmask = internet(INADDR_ANY);
+	route.rt_gateway = internet(inet_addr(gateway + 1));
+	if (ioctl(fd, SIOCADDRT, &route) < 0)
+		fail("--net: the gateway %s: %s", gateway + 1, strerror(errno));
+}
+
+static void network_up(const struct config *c)
+{
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
-		fprintf(stderr, "pangea-init: lo: %s\n", strerror(errno));
-	if (fd >= 0)
-		close(fd);
+	if (fd < 0)
+		fail("there is no network: %s", strerror(errno));
+	device_up(fd, "lo");
+	if (c->net)
+		device_configure(fd, "vec0", c->net);
+	close(fd);
 }
 
 /*
@@ -491,7 +540,7 @@ int main(void)
 	root_make(&config);
 	root_furnish(&config);
 	root_enter();
-	loopback_up();
+	network_up(&config);
 	if (config.hostname && sethostname(config.hostname, strlen(config.hostname)) < 0)
 		fprintf(stderr, "pangea-init: hostname: %s\n", strerror(errno));
 	terminal = terminal_take(&config);

@@ -14,6 +14,8 @@
 	"  --mem SIZE      memory of all nodes together, as 1536M or 2G (default 1536M)\n" \
 	"  --root DIR      use this directory tree instead of / (read-only, writes go to memory)\n" \
 	"  --root IMAGE    use this ext4 image (read and written)\n" \
+	"  --net TAP[,ADDRESS/BITS[,GATEWAY]]\n" \
+	"                  join the machine to this tap device, as its device vec0\n" \
 	"  --rw DIR        let the machine write this directory of the host; may be repeated\n" \
 	"  --name NAME     name of the machine, its hostname too\n"
 

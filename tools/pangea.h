@@ -11,12 +11,14 @@
  *   boot.c       what the kernel and the machine's first process are told
  *   daemons.c    starting, watching and ending pangeads
  *   netns.c      a network namespace a node, joined by a bridge (root only)
+ *   tap.c        the machine's network device: frames to and from a tap device
  *   terminal.c   the caller's terminal: raw mode, the pseudo-terminal behind it, window size
  */
 #ifndef PANGEA_H
 #define PANGEA_H
 
 #include <limits.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -62,6 +64,8 @@ struct options {
 	char **rw;			/* absolute, NULL at the end */
 	const char *name;		/* NULL: any free one */
 	const char *listen;		/* up: ADDR:PORT of node 0 */
+	char tap[IFNAMSIZ];		/* network device of the host; "": none */
+	const char *net_address;	/* of the machine there, ADDRESS/BITS[,GATEWAY]; NULL: none */
 	bool one_node_here;		/* up: the other nodes are started by hand */
 	char **command;			/* NULL at the end; NULL: a login shell */
 };
@@ -141,6 +145,24 @@ void networks_close(struct networks *n);
 /* Address of a node that has a namespace. */
 void networks_address(unsigned node, char *text, size_t size);
 
+/* --- tap.c --- */
+
+struct tap {
+	int device, socket;	/* what is relayed; -1: no network */
+	int kernel;		/* the other end of socket; -1 */
+};
+
+/* ADDRESS/BITS[,GATEWAY] of IPv4 */
+bool tap_address_check(const char *text);
+/* Takes the device.  0, or an exit status after one line. */
+int tap_open(struct tap *t, const char *name);
+/* Node 0 has its copy. */
+void tap_kernel_close(struct tap *t);
+/* What to poll() for, and what to do after it. */
+void tap_poll(const struct tap *t, struct pollfd p[2]);
+void tap_relay(struct tap *t, const struct pollfd p[2]);
+void tap_close(struct tap *t);
+
 /* --- daemons.c --- */
 
 /* The pangeads of a machine that run here. */
@@ -161,8 +183,8 @@ struct daemons {
 
 /* A new key; in a file for nodes on other hosts, if there are such.  0, or an exit status after one line. */
 int daemons_key_make(struct daemons *d);
-/* Starts node 0, whose kernel gets the streams.  0, or an exit status after one line. */
-int daemons_start(struct daemons *d, const int streams[3], char **kernel_arguments);
+/* Starts node 0, whose kernel gets the streams and net (-1: none).  0, or an exit status after one line. */
+int daemons_start(struct daemons *d, const int streams[3], int net, char **kernel_arguments);
 /* ready_fd is readable: when node 0 listens, starts the others.  0; an exit status after one line. */
 int daemons_continue(struct daemons *d);
 /* Takes note of children that have ended. */

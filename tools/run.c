@@ -43,6 +43,7 @@ struct machine {
 	struct daemons daemons;
 	struct streams streams;
 	struct terminal *terminal;
+	struct tap tap;
 	int stream_fds[3];
 	int signal_fd;
 	int started_fd;			/* inotify: readable when COMMAND may be starting */
@@ -190,7 +191,7 @@ static int wait_ms(const struct machine *m)
 static void loop(struct machine *m)
 {
 	while (daemons_any(&m->daemons)) {
-		struct pollfd p[5] = {
+		struct pollfd p[7] = {
 			{ .fd = m->signal_fd, .events = POLLIN },
 			{ .fd = m->daemons.ready_fd, .events = POLLIN },
 			{ .fd = m->started_fd, .events = POLLIN },
@@ -200,6 +201,7 @@ static void loop(struct machine *m)
 
 		if (m->terminal)
 			terminal_poll(m->terminal, p + 3);
+		tap_poll(&m->tap, p + 5);
 		n = poll(p, ARRAY_SIZE(p), wait_ms(m));
 		if (n == 0) {
 			if (m->stage == KILLED)
@@ -218,6 +220,7 @@ static void loop(struct machine *m)
 			directory_changed(m);
 		if (m->terminal)
 			terminal_relay(m->terminal);
+		tap_relay(&m->tap, p + 5);
 	}
 }
 
@@ -293,6 +296,8 @@ static int machine_start(struct machine *m)
 		.options = &m->options, .programs = &m->programs,
 		.networks = &m->networks, .directory = &m->directory,
 	};
+	if (*m->options.tap && tap_open(&m->tap, m->options.tap))
+		return EXIT_PANGEA;
 	err = boot_configure(&m->options, &m->programs, &m->directory, &m->streams) ?:
 	      daemons_key_make(&m->daemons);
 	if (err)
@@ -307,7 +312,9 @@ static int machine_start(struct machine *m)
 		if (err)
 			return err;
 	}
-	return daemons_start(&m->daemons, m->stream_fds, arguments);
+	err = daemons_start(&m->daemons, m->stream_fds, m->tap.kernel, arguments);
+	tap_kernel_close(&m->tap);
+	return err;
 }
 
 static int machine_run(struct machine *m)
@@ -315,6 +322,7 @@ static int machine_run(struct machine *m)
 	int err;
 
 	m->failed_node = -1;
+	m->tap = (struct tap){ -1, -1, -1 };
 	m->networks.nodes = 0;
 	for (unsigned i = 0; i < NODES_MAX; i++)
 		m->networks.fd[i] = -1;
@@ -334,6 +342,7 @@ static int machine_run(struct machine *m)
 		terminal_slave_close(m->terminal);
 	loop(m);
 	networks_close(&m->networks);
+	tap_close(&m->tap);
 	if (m->terminal)
 		terminal_close(m->terminal);
 	return machine_result(m);
