@@ -65,6 +65,11 @@ struct dsm_range { uint64_t start, count; };	/* frames */
 struct dsm_config {
 	unsigned self, nodes;
 	struct dsm_range home[DSM_NODES_MAX];	/* frames at home on each node; ascending, no overlap */
+	/*
+	 * Where to keep this node's rights, for others to look at: a byte for each frame from the first range's start
+	 * to the last one's end, all zero at first.  dsm_state() xor its state at the start.  NULL: nowhere.
+	 */
+	uint8_t *states;
 	uint64_t residence_ns;	/* a granted frame stays at least so long before another node takes it */
 	const struct dsm_ops *ops;
 	void *ctx;

@@ -162,7 +162,7 @@ struct dsm *dsm_new(const struct dsm_config *config)
 	TAILQ_INIT(&d->waiting);
 	TAILQ_INIT(&d->frame_pool);
 	TAILQ_INIT(&d->request_pool);
-	d->states = calloc(d->pfn_count + 1, sizeof(*d->states));
+	d->states = config->states ? config->states : calloc(d->pfn_count + 1, sizeof(*d->states));
 	d->entries = calloc(config->home[config->self].count + 1, sizeof(*d->entries));
 	if (!d->states || !d->entries) {
 		dsm_free(d);
@@ -199,6 +199,7 @@ void dsm_free(struct dsm *d)
 	}
 	free_requests(&d->request_pool);
 	free(d->entries);
-	free(d->states);
+	if (!d->config.states)
+		free(d->states);
 	free(d);
 }

@@ -111,6 +111,8 @@ static const char *check_run(const struct wire_hdr *hdr)
 		return "RUN with unknown flags";
 	if (m->map_count > WIRE_MAPS_MAX)
 		return "RUN with too many map operations";
+	if (m->reserved)
+		return "RUN with a reserved field set";
 	why = check_fp(m->flags, m->fp_length);
 	if (why)
 		return why;
@@ -119,6 +121,46 @@ static const char *check_run(const struct wire_hdr *hdr)
 	for (i = 0; i < m->map_count && !why; i++)
 		why = check_map(&maps[i]);
 	return why;
+}
+
+static const char *check_copy(const struct wire_hdr *hdr)
+{
+	const struct wire_copy *m = (const void *)hdr;
+	const struct wire_segment *segments = (const void *)(m + 1);
+	uint32_t bytes = 0, i;
+
+	if (m->flags & ~(__u32)WIRE_COPY_WRITE)
+		return "COPY with unknown flags";
+	if (m->segment_count == 0 || m->segment_count > WIRE_SEGMENTS_MAX)
+		return "COPY with an impossible number of segments";
+	if (hdr->length < sizeof(*m) + m->segment_count * sizeof(segments[0]))
+		return "COPY whose length does not match its contents";
+	for (i = 0; i < m->segment_count; i++) {
+		if (segments[i].reserved)
+			return "COPY with a reserved field set";
+		if (segments[i].pfn >= PFN_LIMIT)
+			return "COPY of a frame out of range";
+		if (segments[i].length == 0 || segments[i].offset + segments[i].length > WIRE_PAGE_SIZE)
+			return "COPY of an impossible part of a frame";
+		bytes += segments[i].length;
+	}
+	if (bytes > WIRE_COPY_MAX)
+		return "COPY of too much";
+	bytes = m->flags & WIRE_COPY_WRITE ? (bytes + 7) & ~7u : 0;
+	if (hdr->length != sizeof(*m) + m->segment_count * sizeof(segments[0]) + bytes)
+		return "COPY whose length does not match its contents";
+	return NULL;
+}
+
+static const char *check_copied(const struct wire_hdr *hdr)
+{
+	const struct wire_copied *m = (const void *)hdr;
+
+	if (m->done > WIRE_SEGMENTS_MAX)
+		return "COPIED with an impossible number of segments";
+	if (m->bytes > WIRE_COPY_MAX || hdr->length != sizeof(*m) + ((m->bytes + 7) & ~7u))
+		return "COPIED whose length does not match its contents";
+	return NULL;
 }
 
 static const char *check_event(const struct wire_hdr *hdr)
@@ -218,6 +260,12 @@ static const struct rule rules[] = {
 			    WIRE_MAPS_MAX * sizeof(struct wire_map) + WIRE_FP_MAX, true, check_run },
 	[WIRE_EVENT]	= { ON(WIRE_PURPOSE_CPU), sizeof(struct wire_event),
 			    sizeof(struct wire_event) + WIRE_FP_MAX, true, check_event },
+
+	[WIRE_COPY]	= { ON(WIRE_PURPOSE_CPU), sizeof(struct wire_copy) + sizeof(struct wire_segment),
+			    sizeof(struct wire_copy) + WIRE_SEGMENTS_MAX * sizeof(struct wire_segment) +
+			    WIRE_COPY_MAX, true, check_copy },
+	[WIRE_COPIED]	= { ON(WIRE_PURPOSE_CPU), sizeof(struct wire_copied),
+			    sizeof(struct wire_copied) + WIRE_COPY_MAX, true, check_copied },
 
 	[WIRE_INTERRUPT] = { ON(WIRE_PURPOSE_MM), FIXED(wire_interrupt), true, check_interrupt },
 	[WIRE_REVOKE]	= { ON(WIRE_PURPOSE_MM), FIXED(wire_revoke), true, check_revoke },

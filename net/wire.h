@@ -7,7 +7,8 @@
  * Nothing that was received is looked at before wire_check() has accepted it.  Numbers are never reused.
  *
  * Channels and who speaks on them:
- *   cpu  kernel half of one CPU <-> its executor on the CPU's node.  RUN is answered by one EVENT.
+ *   cpu  kernel half of one CPU <-> its executor on the CPU's node.  RUN is answered by one EVENT, COPY by
+ *        one COPIED.
  *   mm   kernel -> node, one per node.  REVOKE and DISCARD are answered by ACK, in order.
  *   dsm  node <-> node, the coherence protocol of doc/coherence.md.
  * Every connection starts with HELLO from the side that connected, answered by WELCOME or REFUSE.
@@ -24,13 +25,15 @@
 #endif
 
 #define WIRE_MAGIC		0x61676e50u	/* "Pnga" */
-#define WIRE_VERSION		1
+#define WIRE_VERSION		2
 #define WIRE_PAGE_SIZE		4096
 #define WIRE_NODES_MAX		16
 #define WIRE_CPUS_MAX		64
 #define WIRE_FP_MAX		11008		/* bytes of XSAVE area, AMX included */
 #define WIRE_MAPS_MAX		64		/* map operations in one RUN */
 #define WIRE_RANGES_MAX		256		/* frame ranges in one DISCARD */
+#define WIRE_COPY_MAX		12288		/* bytes of user memory in one COPY */
+#define WIRE_SEGMENTS_MAX	4		/* pieces of it */
 #define WIRE_LENGTH_MAX		16384		/* of any message */
 #define WIRE_REASON_MAX		160		/* bytes of text in REFUSE */
 
@@ -42,6 +45,8 @@ enum wire_type {
 	/* cpu channel */
 	WIRE_RUN	= 16,
 	WIRE_EVENT	= 17,
+	WIRE_COPY	= 18,
+	WIRE_COPIED	= 19,
 	/* mm channel */
 	WIRE_INTERRUPT	= 32,
 	WIRE_REVOKE	= 33,
@@ -68,7 +73,7 @@ struct wire_hdr {
 	__le32 length;		/* bytes, this header included */
 	__le16 type;		/* enum wire_type */
 	__le16 reserved;	/* 0 */
-	__le64 seq;		/* RUN/EVENT/INTERRUPT: run number; REVOKE/DISCARD/ACK: request number; else 0 */
+	__le64 seq;		/* RUN/EVENT/INTERRUPT: run number; COPY/COPIED: newest one; REVOKE/DISCARD/ACK: request number; else 0 */
 };
 
 /* First message of every connection. */
@@ -118,6 +123,9 @@ struct wire_run {
 	__le32 flags;		/* enum wire_run_flags */
 	__le16 map_count;
 	__le16 fp_length;
+	__le32 pid;		/* of the process, and its name: for people */
+	__le32 reserved;
+	__u8 comm[16];
 	__le64 gp[WIRE_GP_COUNT];
 	/* struct wire_map maps[map_count]; __u8 fp[fp_length]; */
 };
@@ -136,6 +144,35 @@ struct wire_event {
 	__le32 fault_trap;	/* x86 trap number */
 	__le64 gp[WIRE_GP_COUNT];
 	/* __u8 fp[fp_length]; */
+};
+
+/* A piece of a frame. */
+struct wire_segment {
+	__le64 pfn;
+	__le16 offset;		/* bytes */
+	__le16 length;		/* bytes, not 0; offset + length is at most WIRE_PAGE_SIZE */
+	__le32 reserved;
+};
+
+enum wire_copy_flags { WIRE_COPY_WRITE = 1 };
+
+/*
+ * The kernel reads or writes user memory that it supposes to be held by this CPU's node, so that no frame need
+ * travel to the kernel host and back.  The node does the segments in order up to the first whose frame it
+ * does not hold with the rights it takes.
+ */
+struct wire_copy {
+	struct wire_hdr hdr;
+	__le32 flags;		/* enum wire_copy_flags */
+	__le32 segment_count;
+	/* struct wire_segment segments[segment_count]; WRITE: their bytes, padded to a multiple of 8 */
+};
+
+struct wire_copied {
+	struct wire_hdr hdr;
+	__le32 done;		/* segments */
+	__le32 bytes;		/* of these; 0 if they were written */
+	/* the bytes, padded to a multiple of 8 */
 };
 
 /* Make CPU `cpu` report an EVENT if it still executes run number hdr.seq.  Not answered. */
@@ -200,8 +237,11 @@ WIRE_ASSERT_SIZE(wire_hdr, 16);
 WIRE_ASSERT_SIZE(wire_hello, 48);
 WIRE_ASSERT_SIZE(wire_refuse, 176);
 WIRE_ASSERT_SIZE(wire_map, 24);
-WIRE_ASSERT_SIZE(wire_run, 256);
+WIRE_ASSERT_SIZE(wire_run, 280);
 WIRE_ASSERT_SIZE(wire_event, 272);
+WIRE_ASSERT_SIZE(wire_segment, 16);
+WIRE_ASSERT_SIZE(wire_copy, 24);
+WIRE_ASSERT_SIZE(wire_copied, 24);
 WIRE_ASSERT_SIZE(wire_interrupt, 24);
 WIRE_ASSERT_SIZE(wire_revoke, 40);
 WIRE_ASSERT_SIZE(wire_mm_free, 24);

@@ -378,6 +378,37 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 	return ret;
 }
 
+/* The kernel half, between two runs, reads or writes memory of its task. */
+static int handle_copy(struct executor *x, const struct wire_copy *msg)
+{
+	const struct wire_segment *segments = (const void *)(msg + 1);
+	bool write = msg->flags & WIRE_COPY_WRITE;
+	uint8_t *data = write ? (uint8_t *)(segments + msg->segment_count) : x->data;
+	struct wire_copied reply = { .hdr = { sizeof(reply), WIRE_COPIED, 0, msg->hdr.seq } };
+	struct iovec iov[2] = { { &reply, sizeof(reply) }, { x->data, 0 } };
+	size_t bytes;
+
+	reply.done = pager_copy(x->machine, segments, msg->segment_count, write, data, &bytes);
+	if (!write && bytes) {
+		iov[1].iov_len = (bytes + 7) & ~7ul;
+		memset(x->data + bytes, 0, iov[1].iov_len - bytes);
+		reply.hdr.length += iov[1].iov_len;
+		reply.bytes = bytes;
+	}
+	return link_send(x->link, iov, iov[1].iov_len ? 2 : 1);
+}
+
+static int handle_message(struct executor *x, const struct wire_hdr *msg)
+{
+	switch (msg->type) {
+	case WIRE_RUN:
+		return handle_run(x, (const void *)msg);
+	case WIRE_COPY:
+		return handle_copy(x, (const void *)msg);
+	}
+	return -EPROTO;
+}
+
 /*
  * A CPU of the machine is one of this host's: executor and stub thread only ever run in turn, and a wake-up
  * within a CPU costs a fraction of one between two.  The kernel half does the same on its host.  Empty when
@@ -418,7 +449,7 @@ static void *executor_thread(void *arg)
 	while (!ret) {
 		ret = link_recv_wait(x->link, &msg, -1);
 		if (ret > 0)
-			ret = handle_run(x, (const void *)msg);
+			ret = handle_message(x, msg);
 	}
 	if (!x->machine->stopping)
 		machine_fail(x->machine, "CPU %u: the kernel has closed the cpu channel%s%s", x->cpu,

@@ -29,7 +29,7 @@
 #include "log.h"
 
 #define INHERIT_MIN	64	/* above 0..2 and STDIO_FIRST..NET_FD */
-#define INHERIT_MAX	(WIRE_CPUS_MAX + WIRE_NODES_MAX + 3)
+#define INHERIT_MAX	(WIRE_CPUS_MAX + WIRE_NODES_MAX + 4)
 #define STDIO_FIRST	10
 #define NET_FD		13
 #define ARGUMENT_SIZE	640	/* of one argument made here; numa= is the longest */
@@ -168,12 +168,18 @@ static int fill_nodes(struct launch *l, struct ssi_boot *boot, const struct layo
 static int fill_boot(struct launch *l, struct ssi_boot *boot, const struct layout *layout,
 		     struct machine *machine, struct kernel_channels *channels)
 {
-	int ret, frame_fd = dup(machine_frame_fd(machine));
+	int ret, rights_fd, frame_fd = dup(machine_frame_fd(machine));
 
 	if (frame_fd < 0)
 		return -errno;
 	boot->frame_fd = inherit(l, frame_fd);
 	if (boot->frame_fd < 0)
+		return -errno;
+	rights_fd = dup(machine_rights_fd(machine));
+	if (rights_fd < 0)
+		return -errno;
+	boot->rights_fd = inherit(l, rights_fd);
+	if (boot->rights_fd < 0)
 		return -errno;
 	boot->pager_fd = pager(l, machine);
 	if (boot->pager_fd < 0)

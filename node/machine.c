@@ -95,6 +95,11 @@ int machine_attach_mm(struct machine *m, struct link *link)
 	return ret;
 }
 
+int machine_rights_fd(const struct machine *m)
+{
+	return m->rights_fd;
+}
+
 int machine_frame_fd(const struct machine *m)
 {
 	return m->frame_fd;

@@ -119,6 +119,12 @@ void pager_ahead(struct machine *m, int uffd, const struct ahead *pages, unsigne
 int pager_fault(struct machine *m, struct waiter *w);
 /* Spare the faults on frames that this node holds already.  mm.lock held. */
 void pager_map_held(struct machine *m, int uffd, const struct wire_map *map);
+/*
+ * Read or write user memory for the kernel: as many of the segments, in order, as this node holds the frames of.
+ * data: their bytes, one segment after the other.  Returns how many; *bytes: of these.
+ */
+unsigned pager_copy(struct machine *m, const struct wire_segment *segments, unsigned count, bool write,
+		    uint8_t *data, size_t *bytes);
 /* The stub is gone: nobody is to resume its thread any more.  It has not parked since pager_fault() said 1. */
 void pager_cancel(struct machine *m, struct waiter *w);
 /*
@@ -158,6 +164,7 @@ struct executor {
 	pid_t stub_pid, stub_tid;	/* of the run */
 	struct waiter waiter;
 	struct stream stream;
+	uint8_t data[WIRE_COPY_MAX + 8] __attribute__((aligned(8)));
 	atomic_ullong runs, interrupts, user_ns;
 };
 
@@ -199,6 +206,9 @@ struct machine {
 	pthread_mutex_t frames_lock;	/* dsm and everything below up to the next blank line */
 	struct dsm *dsm;
 	int frame_fd;
+	uint8_t *frames;		/* the frame cache, for copies (pager_copy()); never registered */
+	int rights_fd;			/* of the kernel host: dsm's states, which the kernel looks at */
+	uint8_t *rights;
 	int pipe[2];			/* carries a page past its removal from the frame cache */
 	struct waiter *pending[WAITER_HASH];
 	struct waiter *done;

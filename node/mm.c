@@ -157,6 +157,8 @@ int slot_wait(struct slot s, uint32_t go)
 			check.tv_nsec *= 2;
 		}
 	__atomic_store_n(&s.orders->daemon_waits, 0, __ATOMIC_RELAXED);
+	/* what the thread that resumed it did before that has happened before what we do now */
+	__atomic_load_n(&s.orders->go, __ATOMIC_ACQUIRE);
 	return parked == go ? 0 : ret;
 }
 

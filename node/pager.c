@@ -446,6 +446,45 @@ void pager_settle(struct machine *m)
 		peers_send_deferred(m);
 }
 
+/* --- copies for the kernel --- */
+
+/* A word that is aligned on both sides in one piece: the kernel may be reading a futex. */
+static void copy_bytes(void *to, const void *from, size_t length)
+{
+	if (((uintptr_t)to | (uintptr_t)from) & (length - 1))
+		memcpy(to, from, length);
+	else if (length == 8)
+		__atomic_store_n((uint64_t *)to, __atomic_load_n((const uint64_t *)from, __ATOMIC_RELAXED),
+				 __ATOMIC_RELAXED);
+	else if (length == 4)
+		__atomic_store_n((uint32_t *)to, __atomic_load_n((const uint32_t *)from, __ATOMIC_RELAXED),
+				 __ATOMIC_RELAXED);
+	else
+		memcpy(to, from, length);
+}
+
+/* frames_lock held all the time: nobody takes a frame away in the middle. */
+unsigned pager_copy(struct machine *m, const struct wire_segment *segments, unsigned count, bool write,
+		    uint8_t *data, size_t *bytes)
+{
+	unsigned i;
+
+	*bytes = 0;
+	pthread_mutex_lock(&m->frames_lock);
+	for (i = 0; i < count; i++) {
+		const struct wire_segment *s = &segments[i];
+		uint8_t *there = m->frames + s->pfn * NODE_PAGE_SIZE + s->offset;
+
+		if (s->pfn >= m->config.layout.frames ||
+		    dsm_state(m->dsm, s->pfn) < (write ? DSM_EXCLUSIVE : DSM_SHARED))
+			break;
+		copy_bytes(write ? there : data + *bytes, write ? data + *bytes : there, s->length);
+		*bytes += s->length;
+	}
+	pthread_mutex_unlock(&m->frames_lock);
+	return i;
+}
+
 /* --- looking ahead --- */
 
 unsigned stream_advance(struct stream *s, uint64_t address)
@@ -712,11 +751,32 @@ static int make_files(struct machine *m)
 	if (m->frame_fd < 0 || ftruncate(m->frame_fd, m->config.layout.frames * NODE_PAGE_SIZE) ||
 	    pipe2(m->pipe, O_CLOEXEC))
 		return -errno;
+	m->frames = mmap(NULL, m->config.layout.frames * NODE_PAGE_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_NORESERVE, m->frame_fd, 0);
+	if (m->frames == MAP_FAILED) {
+		m->frames = NULL;
+		return -ENOMEM;
+	}
 	m->kernel_stop = eventfd(0, EFD_CLOEXEC);
 	if (m->kernel_stop < 0)
 		return -errno;
 	m->exposed = calloc(1, m->config.layout.frames / CHUNK_FRAMES + 1);
 	return m->exposed ? 0 : -ENOMEM;
+}
+
+/* On the kernel host the kernel sees at a glance what it need not wait for. */
+static int make_rights(struct machine *m)
+{
+	size_t size = m->config.layout.frames + 1;
+
+	m->rights_fd = memfd_create("pangea-rights", MFD_CLOEXEC);
+	if (m->rights_fd < 0 || ftruncate(m->rights_fd, size))
+		return -errno;
+	m->rights = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, m->rights_fd, 0);
+	if (m->rights != MAP_FAILED)
+		return 0;
+	m->rights = NULL;
+	return -ENOMEM;
 }
 
 static int make_core(struct machine *m)
@@ -728,6 +788,7 @@ static int make_core(struct machine *m)
 
 	for (unsigned i = 0; i < l->nodes; i++)
 		config.home[i] = (struct dsm_range){ l->node[i].pfn_start, l->node[i].pfn_count };
+	config.states = m->rights;
 	m->dsm = dsm_new(&config);
 	return m->dsm ? 0 : -ENOMEM;
 }
@@ -736,11 +797,13 @@ int pager_start(struct machine *m, char *err, size_t err_size)
 {
 	int ret = check_host(err, err_size);
 
-	m->kernel_uffd = m->kernel_stop = m->frame_fd = m->pipe[0] = m->pipe[1] = -1;
+	m->kernel_uffd = m->kernel_stop = m->frame_fd = m->rights_fd = m->pipe[0] = m->pipe[1] = -1;
 	m->deadline = UINT64_MAX;
 	if (ret)
 		return ret;
 	ret = make_files(m);
+	if (!ret && !m->config.layout.self)
+		ret = make_rights(m);
 	if (!ret)
 		ret = make_core(m);
 	if (ret)
@@ -771,6 +834,11 @@ void pager_stop(struct machine *m)
 			free(w);
 	}
 	dsm_free(m->dsm);
+	if (m->rights)
+		munmap(m->rights, m->config.layout.frames + 1);
+	if (m->frames)
+		munmap(m->frames, m->config.layout.frames * NODE_PAGE_SIZE);
+	close_fd(m->rights_fd);
 	free(m->exposed);
 	close_fd(m->kernel_uffd);
 	close_fd(m->kernel_stop);

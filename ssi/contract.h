@@ -11,9 +11,15 @@
 #include <linux/types.h>
 
 #define SSI_BOOT_MAGIC		0x49535350u
-#define SSI_BOOT_VERSION	1
+#define SSI_BOOT_VERSION	2
 #define SSI_NODES_MAX		16
 #define SSI_CPUS_MAX		64
+
+/*
+ * A byte of rights_fd, of a frame at home on the kernel host or elsewhere: 0 none, 1 may read, 2 may write too.
+ * It may have changed when it is looked at: a hint.
+ */
+#define SSI_RIGHTS(byte, at_home_here)	((byte) ^ ((at_home_here) ? 2 : 0))
 
 struct ssi_boot_node {
 	__u64 pfn_start;	/* frames at home on this node */
@@ -31,6 +37,8 @@ struct ssi_boot {
 	__u32 cpu_count;
 	__s32 frame_fd;		/* the kernel host's frame cache, as large as the machine's memory */
 	__s32 pager_fd;		/* UNIX socket: the kernel sends struct ssi_pager and its userfaultfd */
+	__s32 rights_fd;	/* what the kernel host holds: a byte for each frame, see SSI_RIGHTS */
+	__u32 reserved;
 	struct ssi_boot_node nodes[SSI_NODES_MAX];
 	__s32 cpu_fd[SSI_CPUS_MAX];	/* cpu channels (net/wire.h) */
 };

@@ -25,6 +25,8 @@ union any {
 	struct wire_refuse refuse;
 	struct wire_run run;
 	struct wire_event event;
+	struct wire_copy copy;
+	struct wire_copied copied;
 	struct wire_interrupt interrupt;
 	struct wire_revoke revoke;
 	struct wire_mm_free mm_free;
@@ -120,6 +122,42 @@ static void make_event_large(void)
 	m.event.fp_length = WIRE_FP_MAX;
 }
 
+static struct wire_segment *copy_segment(unsigned i)
+{
+	return (struct wire_segment *)(m.bytes + sizeof(m.copy)) + i;
+}
+
+static void make_copy_small(void)
+{
+	begin(WIRE_COPY, sizeof(m.copy) + sizeof(struct wire_segment));
+	m.copy.segment_count = 1;
+	*copy_segment(0) = (struct wire_segment){ .pfn = (1ULL << 36) - 1, .offset = 4095, .length = 1 };
+}
+
+static void make_copy_large(void)
+{
+	unsigned i;
+
+	begin(WIRE_COPY, sizeof(m.copy) + WIRE_SEGMENTS_MAX * sizeof(struct wire_segment) + WIRE_COPY_MAX);
+	m.hdr.seq = ~0ULL;
+	m.copy.flags = WIRE_COPY_WRITE;
+	m.copy.segment_count = WIRE_SEGMENTS_MAX;
+	for (i = 0; i < WIRE_SEGMENTS_MAX; i++)
+		*copy_segment(i) = (struct wire_segment){ .pfn = i, .length = WIRE_COPY_MAX / WIRE_SEGMENTS_MAX };
+}
+
+static void make_copied_small(void)
+{
+	begin(WIRE_COPIED, sizeof(m.copied));
+	m.copied.done = WIRE_SEGMENTS_MAX;
+}
+
+static void make_copied_large(void)
+{
+	begin(WIRE_COPIED, sizeof(m.copied) + WIRE_COPY_MAX);
+	m.copied.bytes = WIRE_COPY_MAX - 7;
+}
+
 static void make_interrupt(void)
 {
 	begin(WIRE_INTERRUPT, sizeof(m.interrupt));
@@ -210,6 +248,10 @@ static const struct {
 	{ "RUN remove all", make_run_remove_all, WIRE_PURPOSE_CPU },
 	{ "EVENT small", make_event_small, WIRE_PURPOSE_CPU },
 	{ "EVENT large", make_event_large, WIRE_PURPOSE_CPU },
+	{ "COPY small", make_copy_small, WIRE_PURPOSE_CPU },
+	{ "COPY large", make_copy_large, WIRE_PURPOSE_CPU },
+	{ "COPIED small", make_copied_small, WIRE_PURPOSE_CPU },
+	{ "COPIED large", make_copied_large, WIRE_PURPOSE_CPU },
 	{ "INTERRUPT", make_interrupt, WIRE_PURPOSE_MM },
 	{ "REVOKE", make_revoke, WIRE_PURPOSE_MM },
 	{ "MM_FREE", make_mm_free, WIRE_PURPOSE_MM },
@@ -293,7 +335,7 @@ static void unknown_types(void **state)
 
 	(void)state;
 	for (type = 0; type <= 0xffff; type++) {
-		if ((type >= WIRE_HELLO && type <= WIRE_REFUSE) || (type >= WIRE_RUN && type <= WIRE_EVENT) ||
+		if ((type >= WIRE_HELLO && type <= WIRE_REFUSE) || (type >= WIRE_RUN && type <= WIRE_COPIED) ||
 		    (type >= WIRE_INTERRUPT && type <= WIRE_ACK) || (type >= WIRE_GET && type <= WIRE_DONE))
 			continue;
 		begin(type, 64);
@@ -393,6 +435,23 @@ static void fields_of_cpu(void **state)
 		BAD(make_run_remove_all, run_map(0)->pfn = 1),
 		FINE(make_run_remove_all, run_map(0)->prot = 1),
 		BAD(make_run_remove_all, run_map(0)->prot = 1; run_map(0)->addr = (1ULL << 47) - 4096),
+		BAD(make_run_small, m.run.reserved = 1),
+		BAD(make_copy_small, m.copy.flags = 2),
+		BAD(make_copy_small, m.copy.flags = WIRE_COPY_WRITE),
+		BAD(make_copy_small, m.copy.segment_count = 0),
+		BAD(make_copy_small, m.copy.segment_count = 2),
+		BAD(make_copy_small, copy_segment(0)->length = 0),
+		BAD(make_copy_small, copy_segment(0)->length = 2),
+		BAD(make_copy_small, copy_segment(0)->offset = 4096),
+		BAD(make_copy_small, copy_segment(0)->pfn = 1ULL << 36),
+		BAD(make_copy_small, copy_segment(0)->reserved = 1),
+		BAD(make_copy_large, m.copy.flags = 0),
+		BAD(make_copy_large, m.copy.segment_count = 0xffffffff),
+		BAD(make_copy_large, copy_segment(3)->length += 8),
+		FINE(make_copy_large, copy_segment(3)->length -= 7),
+		BAD(make_copied_small, m.copied.done = WIRE_SEGMENTS_MAX + 1),
+		BAD(make_copied_small, m.copied.bytes = 1),
+		BAD(make_copied_large, m.copied.bytes = WIRE_COPY_MAX + 1),
 		BAD(make_event_small, m.event.signal = 65),
 		BAD(make_event_small, m.event.flags = WIRE_RUN_SINGLESTEP),
 		BAD(make_event_small, m.event.flags = WIRE_RUN_FP),

@@ -16,6 +16,7 @@
 
 struct ssi_boot ssi_boot;
 int ssi_active;
+const unsigned char *ssi_rights;
 
 int ssi_frame_fd(void)
 {
@@ -58,6 +59,9 @@ static int __init ssi_attach(void)
 	if (ret < 0)
 		panic("no userfaultfd right on the kernel host (%d)", ret);
 	pager.user_mode_only = ssi_touch_frames = ret;
+	ssi_rights = ssi_map_rights(ssi_boot.rights_fd, pager.frames);
+	if (!ssi_rights)
+		panic("no room for the rights on %llu frames", (unsigned long long)pager.frames);
 	ret = ssi_hand_over(ssi_boot.pager_fd, &pager, uffd);
 	if (ret)
 		panic("the daemon does not serve this kernel's faults (%d)", ret);

@@ -4,6 +4,7 @@
 #include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,6 +29,14 @@ int ssi_read_boot(int fd, struct ssi_boot *boot)
 		return -EPROTO;
 	close(fd);
 	return 0;
+}
+
+const unsigned char *ssi_map_rights(int fd, unsigned long frames)
+{
+	void *map = mmap(NULL, frames, PROT_READ, MAP_SHARED, fd, 0);
+
+	close(fd);
+	return map == MAP_FAILED ? NULL : map;
 }
 
 static int open_device(void)

@@ -21,21 +21,6 @@
 #include "ssi_internal.h"
 #include "xstate.h"
 
-/* What a CPU and its executor last exchanged, and the message in hand.  Only the CPU's own thread uses it. */
-struct ssi_cpu {
-	u64 run;			/* number of the newest RUN */
-	int in_user;
-	bool pinned;
-	u64 fp_mm;			/* fp was last exchanged for this mm; 0: nothing was */
-	u32 fp_length;
-	u8 fp[WIRE_FP_MAX] __aligned(64);
-	union {
-		struct wire_run run;
-		struct wire_event event;
-		u8 bytes[WIRE_LENGTH_MAX];
-	} msg;
-};
-
 static struct ssi_cpu ssi_cpus[SSI_CPUS_MAX];
 static u32 xstate_end[XSTATE_COMPONENTS];
 
@@ -64,7 +49,14 @@ static void interrupt_user(void *unused)
 	ssi_node_interrupt(ssi_cpu_node(cpu), cpu, ssi_cpus[cpu].run);
 }
 
-static void __noreturn lost(const char *why)
+struct ssi_cpu *ssi_idle_channel(void)
+{
+	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
+
+	return c->busy ? NULL : c;
+}
+
+void __noreturn ssi_cpu_lost(const char *why)
 {
 	unsigned int cpu = raw_smp_processor_id();
 	char what[32];
@@ -105,9 +97,11 @@ static void send_run(struct ssi_cpu *c, unsigned int node, struct uml_pt_regs *r
 	run->mm = sm->id;
 	run->flags = (fp_length ? WIRE_RUN_FP : 0) | (singlestepping() ? WIRE_RUN_SINGLESTEP : 0);
 	run->fp_length = fp_length;
+	run->pid = task_tgid_nr(current);
+	strscpy(run->comm, current->comm, sizeof(run->comm));
 	memcpy(run->gp, regs->gp, sizeof(run->gp));
 	if (ssi_link_send(ssi_boot.cpu_fd[raw_smp_processor_id()], run, run->hdr.length))
-		lost("it has closed the channel");
+		ssi_cpu_lost("it has closed the channel");
 }
 
 static void take_fp(struct ssi_cpu *c, struct uml_pt_regs *regs)
@@ -139,11 +133,11 @@ static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 			  sizeof(c->msg), control_wanted, interrupt_user, NULL, &why);
 	c->in_user = 0;
 	if (n < 0)
-		lost(why);
+		ssi_cpu_lost(why);
 	if (event->hdr.type != WIRE_EVENT || event->hdr.seq != c->run || event->mm != current->mm->context.ssi->id)
-		lost("it has answered what was not asked");
+		ssi_cpu_lost("it has answered what was not asked");
 	if (event->fp_length > host_fp_size || !is_event(event->signal))
-		lost("it has sent an event that there is not");
+		ssi_cpu_lost("it has sent an event that there is not");
 	memcpy(regs->gp, event->gp, sizeof(event->gp));
 	regs->faultinfo.cr2 = event->fault_address;
 	regs->faultinfo.error_code = event->fault_error;
@@ -173,8 +167,10 @@ static unsigned long run_user(struct uml_pt_regs *regs, unsigned long fault)
 		ssi_pin(raw_smp_processor_id());
 		c->pinned = true;
 	}
+	c->busy = true;
 	send_run(c, node, regs, fault);
 	receive_event(c, regs);
+	WRITE_ONCE(c->busy, false);
 	ssi_mm_leave(current->mm->context.ssi, node);
 	signal = c->msg.event.signal;
 	info.si_signo = signal;

@@ -7,6 +7,7 @@
  *   mm.c                  address spaces: giving rights lazily, taking them away at once
  *   node.c                the mm channel of each node
  *   frames.c              frames that the kernel frees and allocates
+ *   user.c                reading and writing user memory where it is
  *   link_user.c           host system calls on channels
  *   host_user.c           host system calls on frames, for ordinary users
  *
@@ -38,6 +39,8 @@ void ssi_pin(int cpu);
 void ssi_lost(int fd, const char *what, const char *why) __attribute__((noreturn));
 
 /* boot_user.c */
+/* NULL: it cannot be mapped. */
+const unsigned char *ssi_map_rights(int fd, unsigned long frames);
 int ssi_read_boot(int fd, struct ssi_boot *boot);
 /* 0: host system calls fault like the kernel itself; 1: they do not; -errno */
 int ssi_open_userfaultfd(int *fd);
@@ -50,6 +53,34 @@ int ssi_hand_over(int sock, const struct ssi_pager *pager, int uffd);
 #include <linux/spinlock.h>
 
 extern struct ssi_boot ssi_boot;
+
+/* boot.c: struct ssi_boot.rights_fd, mapped */
+extern const unsigned char *ssi_rights;
+
+/* --- cpu.c --- */
+/* What a CPU and its executor last exchanged, and the message in hand.  Only the CPU's own thread uses it. */
+struct ssi_cpu {
+	__u64 run;			/* number of the newest RUN */
+	int in_user;
+	bool busy;			/* from RUN to EVENT */
+	bool pinned;
+	unsigned int copy_pause;	/* so many accesses to user memory are not tried on the node */
+	__u64 fp_mm;			/* fp was last exchanged for this mm; 0: nothing was */
+	__u32 fp_length;
+	__u8 fp[WIRE_FP_MAX] __aligned(64);
+	union {
+		struct wire_run run;
+		struct wire_event event;
+		struct wire_copy copy;
+		struct wire_copied copied;
+		__u8 bytes[WIRE_LENGTH_MAX];
+	} msg;
+};
+
+/* The calling CPU's, whose message may be used; NULL while a RUN is under way. */
+struct ssi_cpu *ssi_idle_channel(void);
+/* What is the matter with the calling CPU's channel. */
+void ssi_cpu_lost(const char *why) __attribute__((noreturn));
 
 /* --- node.c --- */
 struct ssi_node {
