@@ -88,6 +88,26 @@ refuses_latecomers() {
 		"$(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | grep -cF -f <(echo "$key"))" 0
 }
 
+# A node that talks nonsense on a connection of a running machine, or is cut off in a message: the machine ends at
+# once and names it.  Of node 1's connections to node 0 one is for control, one mm, one cpu and one dsm.
+garbled() {
+	local index=$1 what=$2 start took status=0
+
+	machine_start sh -c 'for k in 0 1 2; do taskset -c $k sh -c "while :; do :; done" & done; echo busy; wait'
+	wait_for 120 grep -q busy "$WORK/machine.out" || fatal "the machine is not busy"
+	start=$(_now_ms)
+	"$HELPERS/poke" garble "$(node_pid 1)" "$index" "$what" || fatal "node 1 has no connection $index"
+	exec 7>&-
+	wait "$machine" || status=$?
+	took=$(($(_now_ms) - start))
+	cp "$WORK/machine.err" "$WORK/err"
+	same status $status 125
+	one_line '^pangea: .*node1'
+	[ $took -le 2500 ] || fatal "it took $took ms"
+	nothing_left
+	rm -rf "$XDG_RUNTIME_DIR/pangea"
+}
+
 ended() {
 	same "status of the machine" "$1" 0
 	same "stderr of the machine" "$(cat "$WORK/machine.err")" ""
@@ -148,6 +168,11 @@ check "garbage on the control socket" attack_socket
 check "a node too many is refused" refuses_latecomers
 machine_wait
 check "the machine ends as it should" ended $?
+for index in 0 1 2 3; do
+	for what in noise half; do
+		check "$what on connection $index of node 1" garbled $index $what
+	done
+done
 check "garbage while nodes are missing" waiting_machine
 check "a node joins something else" false_host
 check "nothing is left" nothing_left

@@ -9,6 +9,8 @@
  *   poke idle WHERE COUNT SECONDS   COUNT connections that say HELLO, hear WELCOME, and nothing more
  *   poke serve ADDR:PORT WHAT       accepts one connection and answers its HELLO with WHAT: close, half,
  *                                   noise, version, refuse or huge
+ *   poke garble PID INDEX WHAT      speaks for a daemon on one of its TCP connections, counted from 0: noise, or
+ *                                   half a message and the end; fails when there are fewer
  *   poke deny-userfaultfd COMMAND...  runs it without the right to that system call
  *
  * attack prints what came back and fails when the daemon keeps a connection it should have ended.
@@ -492,6 +494,48 @@ static int serve(const char *where, const char *what)
 	return 0;
 }
 
+/* A copy of the process's connected TCP socket with that index, in the order of descriptors; -1: none. */
+static int steal_connection(pid_t pid, unsigned index)
+{
+	int process = (int)syscall(SYS_pidfd_open, pid, 0);
+
+	if (process < 0)
+		die("pidfd_open");
+	for (int number = 3; number < 1024; number++) {
+		int fd = (int)syscall(SYS_pidfd_getfd, process, number, 0);
+		union address peer;
+		socklen_t length = sizeof(peer);
+
+		if (fd < 0 && errno != EBADF)
+			die("pidfd_getfd");
+		if (fd < 0)
+			continue;
+		if (getpeername(fd, &peer.any, &length) == 0 && peer.any.sa_family == AF_INET && index-- == 0)
+			return fd;
+		close(fd);
+	}
+	return -1;
+}
+
+static int garble(pid_t pid, unsigned index, const char *what)
+{
+	struct wire_hdr half = { .length = sizeof(struct wire_event), .type = WIRE_EVENT };
+	static struct speech speech;
+	int fd = steal_connection(pid, index);
+
+	if (fd < 0)
+		return 1;
+	noise_state = 31 + index;
+	if (strcmp(what, "noise") == 0)
+		say_noise(&speech, 5000);
+	else
+		say(&speech, &half, 9);
+	send_all(fd, &speech, SIZE_MAX);
+	if (strcmp(what, "half") == 0)
+		shutdown(fd, SHUT_RDWR);
+	return 0;
+}
+
 static int deny_userfaultfd(char **command)
 {
 	struct sock_filter filter[] = {
@@ -525,8 +569,10 @@ int main(int argc, char **argv)
 		return hang(argv[2], atol(argv[3]), (unsigned)atoi(argv[4]));
 	if (argc == 5 && strcmp(argv[1], "idle") == 0)
 		return idle(argv[2], atol(argv[3]), (unsigned)atoi(argv[4]));
+	if (argc == 5 && strcmp(argv[1], "garble") == 0)
+		return garble(atoi(argv[2]), (unsigned)atoi(argv[3]), argv[4]);
 	if (argc == 4 && strcmp(argv[1], "serve") == 0)
 		return serve(argv[2], argv[3]);
-	fprintf(stderr, "usage: poke listen|attack|flood|hang|idle|serve|deny-userfaultfd ARGUMENT...; see its source\n");
+	fprintf(stderr, "usage: poke listen|attack|flood|hang|idle|serve|garble|deny-userfaultfd ARGUMENT...; see its source\n");
 	return 2;
 }
