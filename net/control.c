@@ -132,6 +132,18 @@ static const char *check_layout(const Pangea__Layout *layout)
 	return NULL;
 }
 
+static const char *check_stats(const Pangea__Stats *stats)
+{
+	if (!stats)
+		return NULL;
+	if (stats->n_hot > CONTROL_HOT_MAX)
+		return "statistics of too many pages";
+	for (size_t i = 0; i < stats->n_hot; i++)
+		if (!control_name_ok(stats->hot[i]->comm))
+			return "statistics with an impossible text";
+	return NULL;
+}
+
 static const char *check_status(const Pangea__Status *status)
 {
 	size_t i;
@@ -144,6 +156,8 @@ static const char *check_status(const Pangea__Status *status)
 		if (!control_name_ok(node->name) || !control_name_ok(node->state) || !control_name_ok(node->address) ||
 		    !control_name_ok(node->kernel))
 			return "Status with an impossible text";
+		if (check_stats(node->stats))
+			return check_stats(node->stats);
 	}
 	return NULL;
 }
@@ -168,10 +182,11 @@ static const char *check(const Pangea__Message *m)
 		return check_reason(m->stop->reason);
 	case PANGEA__MESSAGE__BODY_STATUS:
 		return check_status(m->status);
+	case PANGEA__MESSAGE__BODY_HEARTBEAT:
+		return check_stats(m->heartbeat->stats);
 	case PANGEA__MESSAGE__BODY_PREPARED:
 	case PANGEA__MESSAGE__BODY_CONNECT:
 	case PANGEA__MESSAGE__BODY_READY:
-	case PANGEA__MESSAGE__BODY_HEARTBEAT:
 	case PANGEA__MESSAGE__BODY_STATUS_REQUEST:
 	case PANGEA__MESSAGE__BODY_STOP_REQUEST:
 		return NULL;

@@ -14,6 +14,7 @@
 #define CONTROL_LENGTH_MAX	65536u	/* bytes of one Message */
 #define CONTROL_PREFIX		4u	/* bytes of its length in front */
 #define CONTROL_NAME_MAX	63u	/* bytes of a node's name or address */
+#define CONTROL_HOT_MAX		8	/* pages in one Stats */
 #define CONTROL_KEY_SIZE	16u	/* of a machine: who joins must have it */
 
 /* A malloc()ed frame, *size bytes.  NULL: out of memory. */

@@ -199,6 +199,19 @@ static void look_ahead(struct run *r, const struct waiter *fault)
 	pthread_mutex_unlock(&r->mm->lock);
 }
 
+/* For people: which page it was that had to be waited for. */
+static void note_miss(struct run *r, const struct waiter *w)
+{
+	struct machine *m = r->executor->machine;
+	struct hot_page page = { .mm = r->mm->id, .address = w->address, .pfn = w->pfn, .pid = r->message->pid };
+
+	for (unsigned i = 0; i < sizeof(page.comm) - 1 && r->message->comm[i]; i++)
+		page.comm[i] = r->message->comm[i] > ' ' && r->message->comm[i] < 0x7f ? r->message->comm[i] : '?';
+	pthread_mutex_lock(&m->hot_lock);
+	hot_note(&m->hot, &page);
+	pthread_mutex_unlock(&m->hot_lock);
+}
+
 static void resume(struct run *r)
 {
 	r->go = r->slot.orders->go + 1;
@@ -236,6 +249,8 @@ static int frame_fault(struct run *r)
 	if (!ret)
 		slot_resume(r->slot);
 	pager_settle(x->machine);
+	if (ret)
+		note_miss(r, &fault);
 	return 1;
 }
 

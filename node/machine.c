@@ -33,6 +33,7 @@ void machine_fail(struct machine *m, const char *format, ...)
 static void init_locks(struct machine *m)
 {
 	pthread_mutex_init(&m->mms_lock, NULL);
+	pthread_mutex_init(&m->hot_lock, NULL);
 	pthread_mutex_init(&m->reap_lock, NULL);
 	pthread_mutex_init(&m->frames_lock, NULL);
 	pthread_cond_init(&m->reap_wake, NULL);
@@ -149,6 +150,9 @@ void machine_get_stats(struct machine *m, struct machine_stats *stats)
 	for (unsigned i = 0; i < m->config.layout.nodes; i++)
 		add_link(&stats->bytes_in, &stats->bytes_out, m->peer[i]);
 	add_core(stats, m);
+	pthread_mutex_lock(&m->hot_lock);
+	stats->hot_count = hot_top(&m->hot, stats->hot, HOT_SHOWN);
+	pthread_mutex_unlock(&m->hot_lock);
 }
 
 static void quiesce(struct machine *m)
@@ -180,6 +184,7 @@ void machine_free(struct machine *m)
 	quiesce(m);
 	pager_stop(m);
 	pthread_mutex_destroy(&m->mms_lock);
+	pthread_mutex_destroy(&m->hot_lock);
 	pthread_mutex_destroy(&m->reap_lock);
 	pthread_mutex_destroy(&m->frames_lock);
 	pthread_cond_destroy(&m->reap_wake);

@@ -6,8 +6,8 @@
  * links (peers.c), one that reaps stubs (mm.c), and on node 0 one that reads the kernel's userfaultfd
  * (pager.c).
  *
- * Lock order: machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock and
- * machine.reap_lock are leaves.  No lock is held while waiting for another node; mm.lock is held while
+ * Lock order: machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock,
+ * machine.hot_lock and machine.reap_lock are leaves.  No lock is held while waiting for another node; mm.lock is held while
  * waiting for the service thread of that mm's stub, which waits for nobody.
  */
 #ifndef PANGEA_MACHINE_H
@@ -197,6 +197,9 @@ struct machine {
 	atomic_ullong stubs;
 	struct link *mm_link;
 	pthread_t mm_thread;
+
+	pthread_mutex_t hot_lock;
+	struct hot hot;
 
 	pthread_mutex_t reap_lock;
 	pthread_cond_t reap_wake;

@@ -226,11 +226,28 @@ void membership_take_layout(const Pangea__Layout *message, struct layout *layout
 	x(page_in) x(page_out) x(zero_in) x(invalidated) x(bytes_in) x(bytes_out) \
 	x(kernel_bytes_in) x(kernel_bytes_out)
 
-void membership_stats_to_message(const struct machine_stats *stats, Pangea__Stats *message)
+_Static_assert(HOT_SHOWN == CONTROL_HOT_MAX, "as many as may be sent");
+
+void membership_stats_to_message(const struct machine_stats *stats, struct stats_message *message)
 {
-#define COPY(field) message->field = stats->field;
+	unsigned i;
+
+	pangea__stats__init(&message->stats);
+#define COPY(field) message->stats.field = stats->field;
 	STATS_FIELDS(COPY)
 #undef COPY
+	for (i = 0; i < stats->hot_count; i++) {
+		const struct hot_page *hot = &stats->hot[i];
+
+		pangea__hot_page__init(&message->page[i]);
+		message->page[i].pid = hot->pid;
+		message->page[i].comm = (char *)hot->comm;
+		message->page[i].address = hot->address;
+		message->page[i].misses = hot->misses - hot->excess;
+		message->pointer[i] = &message->page[i];
+	}
+	message->stats.n_hot = stats->hot_count;
+	message->stats.hot = message->pointer;
 }
 
 void membership_stats_from_message(const Pangea__Stats *message, struct machine_stats *stats)
@@ -238,19 +255,26 @@ void membership_stats_from_message(const Pangea__Stats *message, struct machine_
 #define COPY(field) stats->field = message->field;
 	STATS_FIELDS(COPY)
 #undef COPY
+	stats->hot_count = message->n_hot;
+	for (size_t i = 0; i < message->n_hot; i++) {
+		const Pangea__HotPage *hot = message->hot[i];
+
+		stats->hot[i] = (struct hot_page){ .pid = hot->pid, .address = hot->address, .misses = hot->misses };
+		snprintf(stats->hot[i].comm, sizeof(stats->hot[i].comm), "%s", hot->comm);
+	}
 }
 
 void membership_send_heartbeat(struct control_conn *conn, struct machine *machine)
 {
 	Pangea__Heartbeat body = PANGEA__HEARTBEAT__INIT;
 	CONTROL_MESSAGE(message, HEARTBEAT, heartbeat, &body);
-	Pangea__Stats stats = PANGEA__STATS__INIT;
+	struct stats_message stats;
 	struct machine_stats counted;
 
 	if (machine) {
 		machine_get_stats(machine, &counted);
 		membership_stats_to_message(&counted, &stats);
-		body.stats = &stats;
+		body.stats = &stats.stats;
 	}
 	control_conn_send(conn, &message);
 }

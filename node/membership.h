@@ -68,7 +68,14 @@ void membership_send_layout(struct control_conn *conn, const struct layout *layo
 void membership_take_layout(const Pangea__Layout *message, struct layout *layout,
 			    char addresses[WIRE_NODES_MAX][ADDRESS_TEXT_MAX]);
 void membership_send_heartbeat(struct control_conn *conn, struct machine *machine);
-void membership_stats_to_message(const struct machine_stats *stats, Pangea__Stats *message);
+/* A message and the parts that it points to. */
+struct stats_message {
+	Pangea__Stats stats;
+	Pangea__HotPage page[HOT_SHOWN], *pointer[HOT_SHOWN];
+};
+
+/* The message uses texts of stats. */
+void membership_stats_to_message(const struct machine_stats *stats, struct stats_message *message);
 void membership_stats_from_message(const Pangea__Stats *message, struct machine_stats *stats);
 void membership_send_stop(struct control_conn *conn, bool clean, const char *reason);
 

@@ -498,8 +498,12 @@ static void mm_forget(struct machine *m, uint64_t id)
 	if (mm)
 		*p = mm->next;
 	pthread_mutex_unlock(&m->mms_lock);
-	if (mm)
-		mm_put(m, mm);
+	if (!mm)
+		return;
+	pthread_mutex_lock(&m->hot_lock);
+	hot_forget(&m->hot, id);
+	pthread_mutex_unlock(&m->hot_lock);
+	mm_put(m, mm);
 }
 
 /* Is a mapping registered before it can be used? */

@@ -10,6 +10,7 @@
  *   mm.c          address spaces that have a stub on this node, and their mapping tables
  *   stub.c        the program that a stub process executes (freestanding; stub.h)
  *   pager.c       the frame cache: the only memory system calls
+ *   hot.c         which pages miss most
  *   peers.c       dsm links: carries frames and messages between dsm/ and net/
  *
  * membership.c makes the layout and hands over connected links; machine.c reports trouble through
@@ -22,6 +23,7 @@
 #include <stdint.h>
 
 #include "../net/link.h"
+#include "hot.h"
 
 #define NODE_PAGE_SIZE 4096u
 
@@ -62,6 +64,8 @@ struct machine_stats {
 	uint64_t page_in, page_out, zero_in, invalidated;
 	uint64_t bytes_in, bytes_out;		/* of dsm links */
 	uint64_t kernel_bytes_in, kernel_bytes_out;	/* of cpu and mm links; node 0's are no network's */
+	unsigned hot_count;			/* pages that missed most, in order */
+	struct hot_page hot[HOT_SHOWN];
 };
 
 /*

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What tools see of the machine, and the end that they may ask for. */
 #include <signal.h>
+#include <stdlib.h>
 
 #include "host.h"
 #include "layout.h"
@@ -31,14 +32,13 @@ static void count_traffic(const struct host *h, unsigned number, Pangea__Stats *
 }
 
 static void fill_node_status(const struct host *h, unsigned number, const struct peer *p,
-			     struct machine_stats *stats, Pangea__NodeStatus *status, Pangea__Stats *counters)
+			     struct machine_stats *stats, Pangea__NodeStatus *status, struct stats_message *counters)
 {
 	const struct layout_node *node = &h->layout.node[number];
 
 	pangea__node_status__init(status);
-	pangea__stats__init(counters);
 	membership_stats_to_message(stats, counters);
-	count_traffic(h, number, counters);
+	count_traffic(h, number, &counters->stats);
 	status->number = number;
 	status->name = (char *)(p ? p->name : h->options->name);
 	status->state = (char *)(h->state == HOST_RUNNING ? "running" :
@@ -46,9 +46,16 @@ static void fill_node_status(const struct host *h, unsigned number, const struct
 	status->cpu_start = node->cpu_start;
 	status->cpu_count = node->cpu_count;
 	status->memory = layout_bytes(node);
-	status->stats = counters;
+	status->stats = &counters->stats;
 	status->address = (char *)(p ? p->address : "");
 	status->kernel = (char *)(p ? p->kernel : h->uts.release);
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const Pangea__NodeStatus *const *x = a, *const *y = b;
+
+	return (int)(*x)->number - (int)(*y)->number;
 }
 
 static void send_status(void *ctx, struct control_conn *conn)
@@ -57,7 +64,7 @@ static void send_status(void *ctx, struct control_conn *conn)
 	Pangea__Status body = PANGEA__STATUS__INIT;
 	CONTROL_MESSAGE(message, STATUS, status, &body);
 	Pangea__NodeStatus nodes[WIRE_NODES_MAX], *pointers[WIRE_NODES_MAX];
-	Pangea__Stats counters[WIRE_NODES_MAX];
+	struct stats_message counters[WIRE_NODES_MAX];
 	struct machine_stats own = { 0 };
 	unsigned count = 1, i;
 	struct peer *p;
@@ -74,6 +81,7 @@ static void send_status(void *ctx, struct control_conn *conn)
 	}
 	for (i = 0; i < count; i++)
 		pointers[i] = &nodes[i];
+	qsort(pointers, count, sizeof(pointers[0]), by_number);
 	body.machine = (ProtobufCBinaryData){ sizeof(h->layout.machine), h->layout.machine };
 	body.state = (char *)host_state_names[h->state];
 	body.nodes_wanted = h->layout.nodes;

@@ -13,6 +13,8 @@
 #include "pangea.h"
 
 #define ANSWER_MS	5000
+#define HOT_MISSES	10	/* fewer are not worth a line */
+#define HOT_LINES	4	/* pages of each node in the table; --json has more */
 #define GRACE_S		8	/* for a machine to end in order */
 
 static int control_connect(const struct directory *d)
@@ -81,6 +83,24 @@ static const Pangea__Stats *stats_of(const Pangea__NodeStatus *n)
 	return n->stats ?: &none;
 }
 
+/* Pages that travel much: where two nodes share what they should not. */
+static void hot_print(const Pangea__Status *s)
+{
+	bool header = false;
+
+	for (size_t i = 0; i < s->n_node; i++) {
+		const Pangea__Stats *c = stats_of(s->node[i]);
+
+		for (size_t k = 0; k < c->n_hot && k < HOT_LINES && c->hot[k]->misses >= HOT_MISSES; k++) {
+			if (!header)
+				printf("\n%4s %8s %-16s %-18s %9s\n", "NODE", "PID", "COMMAND", "HOTTEST PAGES", "MISSES");
+			header = true;
+			printf("%4u %8u %-16s 0x%-16" PRIx64 " %9" PRIu64 "\n", s->node[i]->number, c->hot[k]->pid,
+			       c->hot[k]->comm, c->hot[k]->address, c->hot[k]->misses);
+		}
+	}
+}
+
 static void table_print(const struct directory *d, const Pangea__Status *s)
 {
 	printf("machine %s: %s, %zu of %u nodes, %.1f s\n\n", d->name, s->state, s->n_node, s->nodes_wanted,
@@ -96,6 +116,7 @@ static void table_print(const struct directory *d, const Pangea__Status *s)
 		       amount(c->frames_present * 4096), c->stubs, c->user_ns / 1e9, c->page_in, c->page_out,
 		       amount(c->bytes_in), amount(c->bytes_out));
 	}
+	hot_print(s);
 }
 
 /* What control_unpack() lets through is printable; only these two need an escape. */
@@ -133,7 +154,13 @@ static void json_node(const Pangea__NodeStatus *n)
 	json_text(n->kernel);
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
 		printf(",\"%s\":%" PRIu64, numbers[i].key, numbers[i].value);
-	putchar('}');
+	fputs(",\"hot\":[", stdout);
+	for (size_t i = 0; i < c->n_hot; i++) {
+		printf("%s{\"pid\":%u,\"command\":", i ? "," : "", c->hot[i]->pid);
+		json_text(c->hot[i]->comm);
+		printf(",\"address\":%" PRIu64 ",\"misses\":%" PRIu64 "}", c->hot[i]->address, c->hot[i]->misses);
+	}
+	fputs("]}", stdout);
 }
 
 static void json_print(const struct directory *d, const Pangea__Status *s)

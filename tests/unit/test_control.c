@@ -340,7 +340,7 @@ static void bad_hellos(void **state)
 	} while (0)
 	EXPECT_REFUSAL("no HELLO", hello.magic++);
 	EXPECT_REFUSAL("no HELLO", hello.hdr.type = WIRE_WELCOME);
-	EXPECT_REFUSAL("version 7, but this pangead speaks version 1", hello.version = 7);
+	EXPECT_REFUSAL("version 7, but this pangead speaks version 2", hello.version = 7);
 	EXPECT_REFUSAL("impossible length", hello.hdr.length = 40);
 	EXPECT_REFUSAL("impossible length", hello.hdr.length = 0xffffffff);
 	EXPECT_REFUSAL("unknown purpose", hello.purpose = 9);
@@ -348,9 +348,9 @@ static void bad_hellos(void **state)
 	EXPECT_REFUSAL("node 3 is not wanted", hello.node = 3);
 #undef EXPECT_REFUSAL
 	longer.hello = good_hello();
-	longer.hello.version = 2;
+	longer.hello.version = 99;
 	longer.hello.hdr.length = sizeof(longer);
-	expect_refusal(w, &longer, sizeof(longer), "protocol version 2");
+	expect_refusal(w, &longer, sizeof(longer), "protocol version 99");
 	memset(junk, 'x', sizeof(junk));
 	expect_refusal(w, junk, sizeof(junk), "no HELLO");
 }
