@@ -51,7 +51,8 @@ enum {
 	ALIGNED_COUNTERS = 4,
 	BORDER_COUNTERS = COUNTER_PAGES - 1,
 	COUNTERS = 2 * (ALIGNED_COUNTERS + BORDER_COUNTERS),
-	ACCESSES_MAX = 64,		/* of one operation */
+	ACCESSES_MAX = 12,		/* of one operation: each may have to move a page */
+	CHECKPOINT_S = 5,		/* between checkpoints */
 	STUCK_S = 120,			/* without an operation that ended */
 };
 
@@ -825,7 +826,7 @@ static void run(void)
 	for (long second = 0; second < torture.seconds; second++) {
 		guest_sleep_ms(1000);
 		watch(done, still);
-		if (torture.met == torture.checkpoint)
+		if (second % CHECKPOINT_S == 0 && torture.met == torture.checkpoint)
 			torture.checkpoint++;
 	}
 	while (torture.met != torture.checkpoint) {
