@@ -115,7 +115,7 @@ interrupt_at() {
 	start=$(_now_ms)
 	kill -"$signal" "$machine" || fatal "pangea is not there"
 	ended_within "$start" 6000 "$wanted"
-	[ "$(wc -l <"$WORK/machine.err")" -le 1 ] || { cat "$WORK/machine.err"; fatal "more than one line"; }
+	same "stderr" "$(cat "$WORK/machine.err")" ""
 	nothing_kept
 }
 
@@ -127,6 +127,41 @@ interrupts() {
 	done
 	(interrupt_at 300 TERM 143) || fatal "terminated after 300 ms"
 	(interrupt_at 2500 HUP 129) || fatal "hung up after 2500 ms"
+}
+
+# As ^C does, to all processes of the job, after so many seconds: interrupted_job SECONDS COMMAND...
+interrupted_job() {
+	local seconds=$1 job status=0
+
+	shift
+	mkdir -p "$WORK/tmp"
+	TMPDIR=$WORK/tmp env --default-signal=INT,QUIT setsid "$@" </dev/null >"$WORK/job.out" 2>"$WORK/job.err" &
+	job=$!
+	sleep "$seconds"
+	kill -INT -- -$job || { cat "$WORK/job.err"; fatal "$* has ended before $seconds s"; }
+	wait $job || status=$?
+	same "status of $* after $seconds s" $status 130
+	wait_for 5 eval '! pgrep -s $job >/dev/null' || fatal "still running: $(pgrep -as $job | head -n 1)"
+	same "left in TMPDIR" "$(ls -A "$WORK/tmp")" ""
+	same "stderr" "$(grep -v '^make' "$WORK/job.err")" ""
+}
+
+# In a checkout of its own, which is not built yet; and while the job runs.
+interrupted_demo() {
+	local seconds
+
+	mkdir -p "$WORK/checkout"
+	tar -C "$SOURCE" --exclude=./build --exclude=./configure --exclude=./.git --exclude=./autom4te.cache -cf - . |
+		tar -C "$WORK/checkout" -xf -
+	for seconds in 0.1 1 3; do
+		(interrupted_job $seconds "$WORK/checkout/demo" --no-shell) || exit 1
+	done
+	[ -d "$BUILD/linux-source" ] || return 0
+	for seconds in 0.5 2 6; do
+		(interrupted_job $seconds "$SOURCE/tools/demo-job" "$BUILD") || exit 1
+		same "left of the job" "$(ls -d "$BUILD"/demo.* 2>/dev/null)" ""
+	done
+	nothing_kept
 }
 
 # A second one does not wait for COMMAND, which ignores the first.
@@ -169,5 +204,6 @@ check "pangea stop" stop_command
 check "COMMAND is told to end" polite_end
 check "^C at any moment" interrupts
 check "a second ^C" impatient
+check "^C during ./demo" interrupted_demo
 check "four machines at the same time" many
 check "nothing is left" nothing_left
