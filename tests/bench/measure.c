@@ -8,6 +8,11 @@
  *                                    loads and stores by CPU of pages at home on node HOME, last written by CPU
  *                                    WRITER; then stores to pages that it has read (upgrades)
  *   measure move FROM TO ROUNDS      from sched_setaffinity() of another process to its first system call on TO
+ *   measure threads MILLIONS CPU...  wall time of so many million rounds of arithmetic by a thread on each CPU at once
+ *   measure unmap CPU SIBLING ROUNDS
+ *                                    munmap() of a page that was used, by a thread on CPU, while a sibling runs on SIBLING
+ *   measure share CPU OTHER MS       two threads that write to one page: stores of each, and how often the
+ *                                    page has changed hands
  *   measure phases                   does what its input says, one line at a time (see phases()), and answers
  *
  * Time inside is read from the time stamp counter, since a clock may need a system call; its rate is measured
@@ -15,6 +20,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -101,21 +107,29 @@ static void measure_call(int cpu, size_t count)
 	free(times);
 }
 
+static uint64_t arithmetic(long millions)
+{
+	uint64_t x = 88172645463325252u;
+
+	for (long i = 0; i < millions * 1000000; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+	}
+	return x;
+}
+
 static void measure_work(int cpu, long millions)
 {
 	struct rusage before, use;
-	uint64_t start, wall, x = 88172645463325252u;
+	uint64_t start, wall, x;
 	double user;
 
 	pin(0, cpu);
 	if (getrusage(RUSAGE_SELF, &before) < 0)
 		die("getrusage");
 	start = now_ns();
-	for (long i = 0; i < millions * 1000000; i++) {
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-	}
+	x = arithmetic(millions);
 	wall = now_ns() - start;
 	if (!x || getrusage(RUSAGE_SELF, &use) < 0)
 		die("getrusage");
@@ -272,6 +286,128 @@ static void measure_move(int from, int to, size_t rounds)
 	free(times);
 }
 
+/* --- threads of one process --- */
+
+struct worker {
+	pthread_t thread;
+	pthread_barrier_t *ready;
+	int cpu;
+	long millions;
+};
+
+static void *work_there(void *arg)
+{
+	struct worker *worker = arg;
+
+	pin(0, worker->cpu);
+	pthread_barrier_wait(worker->ready);
+	if (!arithmetic(worker->millions))
+		die("arithmetic");
+	return NULL;
+}
+
+static void measure_threads(long millions, const long *cpus, unsigned count)
+{
+	struct worker workers[8];
+	pthread_barrier_t ready;
+	uint64_t start;
+
+	pthread_barrier_init(&ready, NULL, count + 1);
+	for (unsigned i = 0; i < count; i++) {
+		workers[i] = (struct worker){ .ready = &ready, .cpu = (int)cpus[i], .millions = millions };
+		if (pthread_create(&workers[i].thread, NULL, work_there, &workers[i]))
+			die("pthread_create");
+	}
+	pthread_barrier_wait(&ready);
+	start = now_ns();
+	for (unsigned i = 0; i < count; i++)
+		pthread_join(workers[i].thread, NULL);
+	printf("threads %llu\n", (unsigned long long)(now_ns() - start));
+	fflush(stdout);
+}
+
+/* A sibling that stays in user mode. */
+struct sibling {
+	pthread_t thread;
+	int cpu;
+	_Atomic int running, stop;
+	_Atomic uint64_t *shared;	/* page to write to; NULL: none */
+	unsigned self;
+	uint64_t stores, turns;
+};
+
+/* Count stores to a word of one's own, and how often the other's word has changed in between. */
+static void *stay(void *arg)
+{
+	struct sibling *s = arg;
+	uint64_t seen = 0, other;
+
+	pin(0, s->cpu);
+	s->running = 1;
+	while (!s->stop) {
+		if (!s->shared)
+			continue;
+		s->shared[s->self * 64] = ++s->stores;
+		other = s->shared[(1 - s->self) * 64];
+		s->turns += other != seen;
+		seen = other;
+	}
+	return NULL;
+}
+
+static void start_sibling(struct sibling *s)
+{
+	if (pthread_create(&s->thread, NULL, stay, s))
+		die("pthread_create");
+	while (!s->running)
+		usleep(1000);
+}
+
+static void stop_sibling(struct sibling *s)
+{
+	s->stop = 1;
+	pthread_join(s->thread, NULL);
+}
+
+static void measure_unmap(int cpu, int sibling_cpu, size_t rounds)
+{
+	struct sibling sibling = { .cpu = sibling_cpu };
+	uint64_t *times = new_times(rounds), start;
+	volatile char *page;
+
+	pin(0, cpu);
+	start_sibling(&sibling);
+	for (size_t i = 0; i < rounds; i++) {
+		page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (page == MAP_FAILED)
+			die("mmap");
+		*page = 1;
+		start = __rdtsc();
+		munmap((void *)page, PAGE);
+		times[i] = __rdtsc() - start;
+	}
+	stop_sibling(&sibling);
+	report("unmap", times, rounds);
+	free(times);
+}
+
+static void measure_share(int cpu, int other_cpu, long ms)
+{
+	static _Atomic uint64_t page[PAGE / 8] __attribute__((aligned(PAGE)));
+	struct sibling both[2] = {
+		{ .cpu = cpu, .shared = page, .self = 0 }, { .cpu = other_cpu, .shared = page, .self = 1 },
+	};
+
+	start_sibling(&both[0]);
+	start_sibling(&both[1]);
+	usleep((useconds_t)ms * 1000);
+	stop_sibling(&both[0]);
+	stop_sibling(&both[1]);
+	printf("share %llu %llu %llu\n", (unsigned long long)both[0].stores, (unsigned long long)both[1].stores,
+	       (unsigned long long)(both[0].turns + both[1].turns));
+	fflush(stdout);
+}
+
 /*
  * Lines: area PAGES HOME, store CPU, load CPU, quit.  Only what a line says happens between its answer and the
  * next one's, so that counters read between them tell what it cost.
@@ -302,9 +438,9 @@ static void phases(void)
 
 int main(int argc, char **argv)
 {
-	long number[6] = { 0 };
+	long number[9] = { 0 };
 
-	for (int i = 2; i < argc && i < 8; i++)
+	for (int i = 2; i < argc && i < 11; i++)
 		number[i - 2] = strtol(argv[i], NULL, 10);
 	first_ns = now_ns();
 	first_ticks = __rdtsc();
@@ -316,10 +452,16 @@ int main(int argc, char **argv)
 		measure_miss((int)number[0], (int)number[1], (int)number[2], (size_t)number[3], (size_t)number[4]);
 	else if (argc == 5 && strcmp(argv[1], "move") == 0)
 		measure_move((int)number[0], (int)number[1], (size_t)number[2]);
+	else if (argc > 3 && argc < 12 && strcmp(argv[1], "threads") == 0)
+		measure_threads(number[0], &number[1], (unsigned)argc - 3);
+	else if (argc == 5 && strcmp(argv[1], "unmap") == 0)
+		measure_unmap((int)number[0], (int)number[1], (size_t)number[2]);
+	else if (argc == 5 && strcmp(argv[1], "share") == 0)
+		measure_share((int)number[0], (int)number[1], number[2]);
 	else if (argc == 2 && strcmp(argv[1], "phases") == 0)
 		phases();
 	else {
-		fprintf(stderr, "usage: measure call|work|miss|move|phases ARGUMENT...; see its source\n");
+		fprintf(stderr, "usage: measure call|work|miss|move|threads|unmap|share|phases ARGUMENT...; see its source\n");
 		return 2;
 	}
 	return 0;
