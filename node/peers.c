@@ -27,6 +27,20 @@ void peers_kick(struct machine *m)
 		machine_fail(m, "eventfd: %s", strerror(errno));
 }
 
+/* What a link says of its end names the node already. */
+static void peer_gone(struct machine *m, unsigned peer, int ret)
+{
+	const struct link *link = m->peer[peer];
+
+	if (m->stopping)
+		return;
+	if (link && *link->error)
+		machine_fail(m, "%s", link->error);
+	else
+		machine_fail(m, "node %u (%s) is gone: %s", peer, m->config.layout.node[peer].name,
+			     ret == -EPIPE ? "it closed the dsm channel" : strerror(-ret));
+}
+
 static void send_now(struct machine *m, unsigned to, const struct dsm_msg *msg)
 {
 	bool page = msg->payload == DSM_PAYLOAD_PAGE;
@@ -41,10 +55,9 @@ static void send_now(struct machine *m, unsigned to, const struct dsm_msg *msg)
 	struct link *link = m->peer[to];
 	int ret = link ? link_send(link, iov, page ? 2 : 1) : -EPIPE;
 
-	if (ret && !m->stopping)
-		machine_fail(m, "node %u (%s) is gone: %s", to, m->config.layout.node[to].name,
-			     link && *link->error ? link->error : strerror(-ret));
-	else if (!ret && link->ops->wants_flush(link))
+	if (ret)
+		peer_gone(m, to, ret);
+	else if (link->ops->wants_flush(link))
 		peers_kick(m);
 }
 
@@ -69,15 +82,6 @@ void peers_send_deferred(struct machine *m)
 		send_now(m, d->to, &d->msg);
 	}
 	pthread_mutex_unlock(&m->frames_lock);
-}
-
-static void peer_gone(struct machine *m, unsigned peer, int ret)
-{
-	struct link *link = m->peer[peer];
-
-	if (!m->stopping)
-		machine_fail(m, "node %u (%s) is gone: %s", peer, m->config.layout.node[peer].name,
-			     *link->error ? link->error : ret == -EPIPE ? "it closed the dsm channel" : strerror(-ret));
 }
 
 /* One message; false when the link is of no use any more. */
