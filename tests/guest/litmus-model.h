@@ -35,8 +35,8 @@ enum model_step_kind { MODEL_STORE, MODEL_LOAD, MODEL_FENCE, MODEL_LOCKED };
 
 struct model_step {
 	enum model_step_kind kind;
-	unsigned location, width;	/* width 2: this location and the next; one of them after the other */
-					/* in either order, or, when locked, both at once */
+	unsigned location, width;	/* width 2: this location and the next; one after the other in */
+					/* either order, or, when locked, both at once */
 	unsigned value;			/* stored */
 	bool writes, reads;		/* MODEL_LOCKED */
 	unsigned reg;			/* first of `width` that are read */

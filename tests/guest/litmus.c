@@ -3,7 +3,7 @@
  * Litmus tests: small parallel programs whose outcomes tell what memory promises, between threads on given
  * CPUs while their pages are kept moving.
  *
- * A test is written once, in the table below.  From that text come both the set of outcomes that x86-TSO
+ * A test is written once, in litmus-tests.h.  From that text come both the set of outcomes that x86-TSO
  * allows (litmus-model.h) and the machine code that the threads run, so they cannot differ.  Any other
  * outcome fails the test.  Each runs in several variants:
  *
@@ -42,7 +42,7 @@
  */
 #define _GNU_SOURCE
 #include "guest.h"
-#include "litmus-model.h"
+#include "litmus-tests.h"
 
 #include <getopt.h>
 #include <pthread.h>
@@ -51,53 +51,8 @@
 #include <sys/mman.h>
 #include <x86intrin.h>
 
-/*
- * W: store, R: load, X: exchange that also shows what was there, each with a variable, then the value; F:
- * fence.  | stands between threads.  `relaxed` is an outcome of which it is known from the literature
- * whether x86-TSO allows it when there are no fences; sequential consistency never does.  The model is
- * compared with that before anything runs.  It has what loads show / what variables hold, * for anything.
- */
-static const struct test {
-	const char *name, *text, *relaxed;
-	bool allowed;
-} tests[] = {
-	{ "SB", "Wx1 F Ry | Wy1 F Rx", "00/**", true },
-	{ "3SB", "Wx1 F Ry | Wy1 F Rz | Wz1 F Rx", "000/***", true },
-	{ "R", "Wx1 F Wy1 | Wy2 F Rx", "0/*2", true },
-	{ "RWC", "Wx1 | Rx F Ry | Wy1 F Rx", "100/**", true },
-	{ "n6", "Wx1 F Rx F Ry | Wy2 F Wx2", "10/1*", true },
-	{ "MP", "Wx1 F Wy1 | Ry F Rx", "10/**", false },
-	{ "LB", "Rx F Wy1 | Ry F Wx1", "11/**", false },
-	{ "S", "Wx2 F Wy1 | Ry F Wx1", "1/2*", false },
-	{ "2+2W", "Wx1 F Wy2 | Wy1 F Wx2", "/11", false },
-	{ "WRC", "Wx1 | Rx F Wy1 | Ry F Rx", "110/**", false },
-	{ "ISA2", "Wx1 F Wy1 | Ry F Wz1 | Rz F Rx", "110/***", false },
-	{ "IRIW", "Wx1 | Wy1 | Rx F Ry | Ry F Rx", "1010/**", false },
-	{ "CoRR", "Wx1 | Rx F Rx", "10/*", false },
-	{ "CoRR2", "Wx1 | Wx2 | Rx F Rx | Rx F Rx", "1221/*", false },
-	{ "CoWW", "Wx1 F Wx2 | Rx F Rx", "21/*", false },
-	{ "CoRW", "Rx F Wx1 | Wx2", "2/2", false },
-	{ "CoWR", "Wx1 F Rx | Wx2", "2/1", false },
-	{ "CoWR2", "Wx1 F Rx | Wx2 F Rx", "21/*", false },
-	{ "exchange", "Xx1 | Xx2", "00/*", false },
-	{ "exchange-store", "Xx1 | Wx2", "2/2", false },
-};
-#define TESTS (sizeof(tests) / sizeof(tests[0]))
-
-enum fence { PLAIN, MFENCE, LOCKED, XCHG, ATOMIC, FENCES };
-static const char *const fence_names[] = { "plain", "mfence", "locked", "xchg", "atomic" };
-
-enum placement { PAGE, PAGES, STRADDLE, PLACEMENTS };
-static const char *const placement_names[] = { "page", "pages", "straddle" };
-
 enum {
-	VARIABLES_MAX = 3,
-	LOADS_MAX = 3,			/* of a thread: as many registers as the code uses */
-	ACCESSES_MAX = 6,		/* of a thread, fences included */
-	VALUES = 2,			/* that are stored: 1 and 2 */
-
 	PAGE_SIZE = 4096,
-	WORD = 8,
 	MOVER_WORD = PAGE_SIZE - 2 * WORD,	/* of each page: no variable lies there */
 	ARENA_PAGES = 256,
 	BORDERS_MAX = 64,		/* for each variable */
@@ -110,180 +65,6 @@ static struct {
 	bool fences[FENCES], placements[PLACEMENTS];
 	bool verbose, break_model, break_memory;
 } options = { .rounds = 10000, .seed = 1 };
-
-/* --- a test's text with a fence and a placement: what its threads do --- */
-
-enum access_kind { STORE, LOAD, EXCHANGE, FENCE };
-
-struct access {
-	enum access_kind kind;
-	bool locked;
-	bool shows;		/* a value that is part of the outcome */
-	unsigned variable, value;
-};
-
-struct variant {
-	const struct test *test;
-	enum fence fence;
-	enum placement placement;
-	unsigned threads, variables;
-	unsigned length[MODEL_THREADS_MAX];
-	struct access access[MODEL_THREADS_MAX][ACCESSES_MAX];
-	unsigned loads[MODEL_THREADS_MAX];
-	unsigned width;		/* locations to a variable: 2 when some access is by halves */
-};
-
-static struct access read_access(const char **at, enum fence fence)
-{
-	struct access access = { .kind = FENCE };
-	char kind = *(*at)++;
-
-	if (kind == 'F')
-		return access;
-	access.variable = (unsigned)(*(*at)++ - 'x');
-	access.kind = kind == 'W' ? STORE : kind == 'R' ? LOAD : EXCHANGE;
-	access.locked = kind == 'X' || fence == ATOMIC || (fence == XCHG && kind == 'W');
-	access.shows = kind != 'W';
-	if (kind != 'R')
-		access.value = (unsigned)(*(*at)++ - '0');
-	return access;
-}
-
-static void variant_init(struct variant *v, const struct test *test, enum fence fence,
-			 enum placement placement)
-{
-	unsigned thread = 0;
-
-	*v = (struct variant){ .test = test, .fence = fence, .placement = placement, .width = 1 };
-	for (const char *at = test->text; *at;) {
-		struct access access;
-
-		if (*at == ' ' || *at == '|') {
-			thread += *at++ == '|';
-			continue;
-		}
-		access = read_access(&at, fence);
-		if (access.kind != FENCE && access.variable >= v->variables)
-			v->variables = access.variable + 1;
-		if (access.kind != FENCE && !access.locked && placement == STRADDLE)
-			v->width = 2;
-		v->access[thread][v->length[thread]++] = access;
-		v->loads[thread] += access.shows;
-	}
-	v->threads = thread + 1;
-}
-
-/* The register of the model where the loads of a thread begin. */
-static unsigned first_register(const struct variant *v, unsigned thread)
-{
-	unsigned reg = 0;
-
-	while (thread--)
-		reg += v->loads[thread] * v->width;
-	return reg;
-}
-
-static void variant_program(const struct variant *v, struct model_program *program)
-{
-	*program = (struct model_program){ .threads = v->threads };
-	for (unsigned t = 0; t < v->threads; t++) {
-		unsigned reg = first_register(v, t);
-
-		for (unsigned i = 0; i < v->length[t]; i++) {
-			const struct access *a = &v->access[t][i];
-			struct model_step step = { .kind = MODEL_FENCE };
-
-			if (a->kind == FENCE && v->fence != MFENCE && v->fence != LOCKED)
-				continue;
-			if (a->kind != FENCE) {
-				step = (struct model_step){
-					.kind = a->locked ? MODEL_LOCKED : a->kind == STORE ? MODEL_STORE : MODEL_LOAD,
-					.location = a->variable * v->width, .width = v->width,
-					.value = a->value, .writes = a->kind != LOAD, .reads = a->shows, .reg = reg,
-				};
-				reg += a->shows ? v->width : 0;
-			}
-			program->step[t][program->length[t]++] = step;
-		}
-	}
-}
-
-/* --- the machine code of one thread --- */
-
-/* Called once a round; loaded[] gets what the loads showed, in order. */
-typedef void body(void *x, void *y, void *z, uint64_t one, uint64_t two, uint64_t loaded[LOADS_MAX]);
-
-enum { RAX, RCX, RDX, RBX, RSI = 6, RDI = 7, R8 = 8, R9 = 9, R10 = 10, R11 = 11 };
-static const uint8_t address_register[VARIABLES_MAX] = { RDI, RSI, RDX };	/* as the ABI passes them */
-static const uint8_t value_register[1 + VALUES] = { 0, RCX, R8 };
-static const uint8_t load_register[LOADS_MAX] = { RAX, R10, RBX };
-enum { LOADED_REGISTER = R9, SCRATCH = R11 };
-
-struct emitter { uint8_t *at; };
-
-static void emit(struct emitter *e, const void *bytes, size_t length)
-{
-	memcpy(e->at, bytes, length);
-	e->at += length;
-}
-#define EMIT(e, ...) emit((e), (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
-
-/* A 64-bit instruction on `reg` and the memory at base + offset; base has an encoding without SIB byte. */
-static void emit_memory(struct emitter *e, uint8_t opcode, uint8_t reg, uint8_t base, uint8_t offset)
-{
-	EMIT(e, 0x48 | (reg >> 3) << 2 | base >> 3, opcode, 0x40 | (reg & 7) << 3 | (base & 7), offset);
-}
-
-static void emit_move(struct emitter *e, uint8_t to, uint8_t from)
-{
-	EMIT(e, 0x48 | (from >> 3) << 2 | to >> 3, 0x89, 0xc0 | (from & 7) << 3 | (to & 7));
-}
-
-static void emit_fence(struct emitter *e, enum fence fence)
-{
-	if (fence == MFENCE)
-		EMIT(e, 0x0f, 0xae, 0xf0);
-	if (fence == LOCKED)
-		EMIT(e, 0xf0, 0x48, 0x83, 0x0c, 0x24, 0x00);	/* lock orq $0, (%rsp) */
-}
-
-static void emit_access(struct emitter *e, const struct access *a, uint8_t reg)
-{
-	uint8_t address = address_register[a->variable], value = value_register[a->value];
-
-	if (!a->locked) {
-		emit_memory(e, a->kind == STORE ? 0x89 : 0x8b, a->kind == STORE ? value : reg, address, 0);
-	} else if (a->kind == LOAD) {
-		EMIT(e, 0x48 | (reg >> 3) << 2 | reg >> 3, 0x31, 0xc0 | (reg & 7) << 3 | (reg & 7)); /* xor */
-		EMIT(e, 0xf0, 0x48 | (reg >> 3) << 2, 0x0f, 0xc1, (reg & 7) << 3 | address);	/* lock xadd */
-	} else {
-		emit_move(e, reg, value);
-		emit_memory(e, 0x87, reg, address, 0);		/* xchg */
-	}
-}
-
-static body *variant_body(const struct variant *v, unsigned thread)
-{
-	void *code = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct emitter e = { code };
-	unsigned loads = 0;
-
-	CHECK(code != MAP_FAILED);
-	EMIT(&e, 0x53);						/* push %rbx */
-	for (unsigned i = 0; i < v->length[thread]; i++) {
-		const struct access *a = &v->access[thread][i];
-
-		if (a->kind == FENCE)
-			emit_fence(&e, v->fence);
-		else
-			emit_access(&e, a, a->shows ? load_register[loads++] : SCRATCH);
-	}
-	for (unsigned i = 0; i < loads; i++)
-		emit_memory(&e, 0x89, load_register[i], LOADED_REGISTER, (uint8_t)(i * WORD));
-	EMIT(&e, 0x5b, 0xc3);					/* pop %rbx; ret */
-	CHECK(mprotect(code, PAGE_SIZE, PROT_READ | PROT_EXEC) == 0);
-	return (body *)code;
-}
 
 /* --- memory of a batch --- */
 
@@ -314,9 +95,9 @@ static struct run {
 } run;
 
 enum {
-	WAITED = 1 << 15,			/* the thread met a page that was not there, or lost its CPU */
+	WAITED = 1 << 15,		/* the thread met a page that was not there, or lost its CPU */
 	WAITED_US_MIN = 10,
-	START_US = 500,				/* to the start of a batch: time for all to wake up */
+	START_US = 500,			/* to the start of a batch: time for all to wake up */
 	START_US_MAX = 3000,
 };
 
@@ -536,11 +317,12 @@ static void *run_mover(void *arg)
 /* The mover has taken the right to write, and will give it back. */
 static void try_again(int number, siginfo_t *info, void *context)
 {
+	size_t size = ARENA_PAGES * PAGE_SIZE;
 	char *at = info->si_addr;
 
 	(void)context;
 	for (int i = 0; i < 2; i++)
-		if (at >= arenas[i] && at < arenas[i] + ARENA_PAGES * PAGE_SIZE && info->si_code == SEGV_ACCERR) {
+		if (info->si_code == SEGV_ACCERR && at >= arenas[i] && at < arenas[i] + size) {
 			sched_yield();
 			return;
 		}
@@ -573,10 +355,11 @@ static model_outcome outcome_of_round(uint32_t round, unsigned clearer, bool *wa
 
 	*waited = false;
 	for (unsigned t = 0; t < run.v->threads; t++) {
+		unsigned shift = MODEL_REGISTERS_SHIFT + first_register(run.v, t) * MODEL_VALUE_BITS;
 		unsigned codes = run.loaded[t][round];
 
 		*waited |= codes & WAITED;
-		outcome |= (codes & ~WAITED) << (MODEL_REGISTERS_SHIFT + first_register(run.v, t) * MODEL_VALUE_BITS);
+		outcome |= (codes & ~WAITED) << shift;
 	}
 	return outcome;
 }
@@ -676,7 +459,7 @@ static void run_variant(const struct variant *v, struct tally *tally, unsigned n
 	free(tally->seen);
 	pthread_barrier_destroy(&run.barrier);
 	for (unsigned t = 0; t < v->threads; t++) {
-		munmap((void *)run.bodies[t], PAGE_SIZE);
+		body_free(run.bodies[t]);
 		free(run.loaded[t]);
 		free(run.held[t]);
 	}
@@ -707,7 +490,7 @@ static bool run_test(const struct test *test, unsigned *number)
 		}
 	seconds = (double)(guest_now_ns(CLOCK_MONOTONIC) - begun) / 1e9;
 	if (forbidden)
-		printf("not ok litmus %s: %lu of %lu rounds ended in a way that x86-TSO forbids\n", test->name,
+		printf("not ok litmus %s: x86-TSO forbids what %lu of %lu rounds ended in\n", test->name,
 		       forbidden, rounds);
 	else
 		printf("ok litmus %s: %lu variants, %lu rounds, %lu waited, %lu of %lu outcomes (%.2f s)\n",
@@ -716,42 +499,50 @@ static bool run_test(const struct test *test, unsigned *number)
 	return !forbidden;
 }
 
+static bool matches(model_outcome outcome, const char *wanted)
+{
+	bool same = true;
+
+	for (unsigned reg = 0; *wanted != '/'; reg++, wanted++)
+		same &= *wanted == '*' || model_register(outcome, reg) + '0' == (unsigned)*wanted;
+	wanted++;
+	for (unsigned location = 0; *wanted; location++, wanted++)
+		same &= *wanted == '*' || model_location(outcome, location) + '0' == (unsigned)*wanted;
+	return same;
+}
+
 /* The relaxed outcome of a test is one of this set. */
 static bool has_relaxed(const struct variant *v, const struct model_set *outcomes)
 {
-	for (size_t i = 0; i < outcomes->size; i++) {
-		model_outcome outcome = (model_outcome)(outcomes->place[i] - 1);
-		const char *wanted = v->test->relaxed;
-		bool same = outcomes->place[i];
-
-		for (unsigned reg = 0; *wanted != '/'; reg++, wanted++)
-			same &= *wanted == '*' || model_register(outcome, reg) == (unsigned)(*wanted - '0');
-		wanted++;
-		for (unsigned location = 0; *wanted; location++, wanted++)
-			same &= *wanted == '*' || model_location(outcome, location) == (unsigned)(*wanted - '0');
-		if (same)
+	for (size_t i = 0; i < outcomes->size; i++)
+		if (outcomes->place[i] && matches((model_outcome)(outcomes->place[i] - 1), v->test->relaxed))
 			return true;
-	}
 	return false;
+}
+
+static void check_model_of(const struct test *test, enum fence fence, bool buffers)
+{
+	bool wanted = buffers && fence == PLAIN && test->allowed;
+	struct model_set outcomes = { 0 };
+	struct model_program program;
+	struct variant v;
+
+	variant_init(&v, test, fence, PAGE);
+	variant_program(&v, &program);
+	model_outcomes(&program, buffers, &outcomes);
+	if (has_relaxed(&v, &outcomes) != wanted)
+		guest_fail("the model %s buffers is wrong about %s %s", buffers ? "with" : "without",
+			   test->name, fence_names[fence]);
+	model_set_clear(&outcomes);
 }
 
 static void check_model(void)
 {
 	for (size_t i = 0; i < TESTS; i++)
-		for (unsigned fence = 0; fence < FENCES; fence++)
-			for (unsigned buffers = 0; buffers < 2; buffers++) {
-				struct model_program program;
-				struct model_set outcomes = { 0 };
-				struct variant v;
-
-				variant_init(&v, &tests[i], fence, PAGE);
-				variant_program(&v, &program);
-				model_outcomes(&program, buffers, &outcomes);
-				if (has_relaxed(&v, &outcomes) != (buffers && fence == PLAIN && tests[i].allowed))
-					guest_fail("the model is wrong about %s %s %s", tests[i].name,
-						   fence_names[fence], buffers ? "" : "without buffers");
-				model_set_clear(&outcomes);
-			}
+		for (unsigned fence = 0; fence < FENCES; fence++) {
+			check_model_of(&tests[i], fence, false);
+			check_model_of(&tests[i], fence, true);
+		}
 }
 
 static void make_arenas(void)
@@ -772,7 +563,7 @@ static void make_arenas(void)
 
 /* --- arguments --- */
 
-static void choose(bool *chosen, const char *const *names, unsigned count, char *list)
+static bool choose(bool *chosen, const char *const *names, unsigned count, char *list)
 {
 	for (char *name = strtok(list, ","); name; name = strtok(NULL, ",")) {
 		unsigned i = 0;
@@ -783,6 +574,7 @@ static void choose(bool *chosen, const char *const *names, unsigned count, char 
 			guest_fail("there is no variant \"%s\"", name);
 		chosen[i] = true;
 	}
+	return true;
 }
 
 static void choose_break(const char *what)
@@ -808,8 +600,8 @@ static void parse(int argc, char **argv)
 		case 'n': options.rounds = strtol(optarg, NULL, 10); break;
 		case 'c': guest_parse_cpus(optarg); break;
 		case 's': options.seed = strtoull(optarg, NULL, 10); break;
-		case 'f': choose(options.fences, fence_names, FENCES, optarg); fences = true; break;
-		case 'p': choose(options.placements, placement_names, PLACEMENTS, optarg); placements = true; break;
+		case 'f': fences = choose(options.fences, fence_names, FENCES, optarg); break;
+		case 'p': placements = choose(options.placements, placement_names, PLACEMENTS, optarg); break;
 		case 'v': options.verbose = true; break;
 		case 'b': choose_break(optarg); break;
 		case 'l':

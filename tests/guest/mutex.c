@@ -24,7 +24,8 @@ static long rounds;
 static void init_locks(void)
 {
 	static const int types[] = {
-		PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_ERRORCHECK, PTHREAD_MUTEX_RECURSIVE, PTHREAD_MUTEX_ADAPTIVE_NP,
+		PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_ERRORCHECK, PTHREAD_MUTEX_RECURSIVE,
+		PTHREAD_MUTEX_ADAPTIVE_NP,
 	};
 	pthread_mutexattr_t attr;
 
@@ -110,7 +111,9 @@ int main(int argc, char **argv)
 	long locked[LOCKS] = { 0 }, written = 0, rare = 0;
 
 	guest_start(argc, argv, "mutex", 20000);
-	thread_count = guest.cpu_count < 2 ? 2 : guest.cpu_count < THREADS_MAX ? guest.cpu_count : THREADS_MAX;
+	thread_count = guest.cpu_count < THREADS_MAX ? guest.cpu_count : THREADS_MAX;
+	if (thread_count < 2)
+		thread_count = 2;
 	rounds = guest.size / thread_count;
 	init_locks();
 	run_threads(thread_count, contend);

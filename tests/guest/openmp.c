@@ -19,13 +19,13 @@ static uint32_t *new_grid(long n)
 	return grid;
 }
 
-static uint32_t neighbours(const uint32_t *grid, long n, long row, long column)
+static uint32_t next(const uint32_t *grid, long n, long row, long column)
 {
 	long above = (row + n - 1) % n, below = (row + 1) % n;
 	long left = (column + n - 1) % n, right = (column + 1) % n;
 
-	return grid[above * n + column] + 3 * grid[below * n + column] + 5 * grid[row * n + left] +
-	       7 * grid[row * n + right];
+	return (grid[above * n + column] + 3 * grid[below * n + column] + 5 * grid[row * n + left] +
+		7 * grid[row * n + right]) ^ grid[row * n + column] >> 7;
 }
 
 /* Returns a sum over the grid after STEPS steps. */
@@ -41,7 +41,7 @@ static uint64_t stencil(long n, int threads)
 #pragma omp parallel for num_threads(threads)
 		for (long row = 0; row < n; row++)
 			for (long column = 0; column < n; column++)
-				to[row * n + column] = neighbours(from, n, row, column) ^ from[row * n + column] >> 7;
+				to[row * n + column] = next(from, n, row, column);
 		swap = from;
 		from = to;
 		to = swap;
@@ -66,7 +66,8 @@ static uint64_t primes(int threads)
 {
 	uint64_t count = 0, last = 0;
 
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 500) reduction(+ : count) reduction(max : last)
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 500) \
+	reduction(+ : count) reduction(max : last)
 	for (long i = 0; i < PRIMES_BELOW; i++)
 		if (is_prime(i)) {
 			count++;

@@ -16,8 +16,8 @@
  *   moved    a thread's own, moved between two addresses by mremap
  *
  * Besides there are counters, some over the border of two pages, whose sum is what all threads have added;
- * children, which must find the memory as it was at the fork; signals, which must all arrive; files, which must
- * hold what was written from such memory; and moves to other CPUs.
+ * children, which must find the memory as it was at the fork; signals, which must all arrive; files, which
+ * must hold what was written from such memory; and moves to other CPUs.
  *
  *   --seconds N   (default 10)      --seed S    (default: from the clock; printed)
  *   --threads N   (default: two for each CPU)   --cpus LIST  (default: all)
@@ -228,11 +228,11 @@ static int64_t peek(enum region region, unsigned page, unsigned word)
 		return -1;
 	sequence = value & SEQUENCE_MASK;
 	if (value && value - sequence != word_code(region, page, word))
-		violation("%s page %u word %u is %llx, which belongs elsewhere", region_names[region], page, word,
-			  (unsigned long long)value);
+		violation("%s page %u word %u is %llx, which belongs elsewhere", region_names[region], page,
+			  word, (unsigned long long)value);
 	if (sequence < *seen && (sequence || region <= KEPT_SHARED))
-		violation("%s page %u word %u is at %llu, after %llu was seen", region_names[region], page, word,
-			  (unsigned long long)sequence, (unsigned long long)*seen);
+		violation("%s page %u word %u is at %llu, after %llu was seen", region_names[region], page,
+			  word, (unsigned long long)sequence, (unsigned long long)*seen);
 	if (sequence > *seen)
 		*seen = sequence;
 	return (int64_t)sequence;
@@ -280,11 +280,13 @@ static void read_moved(void)
 	unsigned page = pick(MOVED_PAGES), word = owner->number * OWN_WORDS + pick(OWN_WORDS);
 	uint64_t code = word_code(MOVED, owner->number * MOVED_PAGES + page, word), value;
 
-	for (int place = 0; place < 2; place++)
-		if (probe_load((uint64_t *)(owner->moved_places[place] + page * PAGE_SIZE) + word, &value) && value &&
-		    value >> SEQUENCE_BITS != code >> SEQUENCE_BITS)
+	for (int place = 0; place < 2; place++) {
+		uint64_t *at = (uint64_t *)(owner->moved_places[place] + page * PAGE_SIZE) + word;
+
+		if (probe_load(at, &value) && value && value >> SEQUENCE_BITS != code >> SEQUENCE_BITS)
 			violation("moved page %u of thread %u word %u is %llx, which belongs elsewhere", page,
 				  owner->number, word, (unsigned long long)value);
+	}
 }
 
 static void write_in_order(void)
@@ -309,8 +311,9 @@ static void read_in_order(void)
 		int64_t first = peek(region, page, word);
 
 		if (first >= 0 && first < second)
-			violation("%s page %u: thread %u wrote %lld after %lld was seen", region_names[region], page,
-				  word / OWN_WORDS, (long long)second, (long long)first);
+			violation("%s page %u: thread %u's second word shows %lld, its first only %lld",
+				  region_names[region], page, word / OWN_WORDS, (long long)second,
+				  (long long)first);
 	}
 }
 
@@ -447,9 +450,10 @@ static void move_pages(void)
 	size_t size = MOVED_PAGES * PAGE_SIZE;
 	char *from = self->moved_at, *to = self->moved_places[from == self->moved_places[0]];
 	bool leave = pick(2);
+	int flags = MREMAP_MAYMOVE | MREMAP_FIXED | (leave ? MREMAP_DONTUNMAP : 0);
 	uint64_t value;
 
-	CHECK(mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | (leave ? MREMAP_DONTUNMAP : 0), to) == to);
+	CHECK(mremap(from, size, size, flags, to) == to);
 	atomic_store(&self->moved_at, to);
 	/* what stays mapped of private memory is empty; of shared memory it is the same */
 	if (!leave && probe_load((uint64_t *)from, &value))
@@ -462,10 +466,12 @@ static void move_pages(void)
 /* The other threads are not in the child: nothing changes there any more, and nobody gives rights back. */
 static void unprotect_all(void)
 {
+	const int all = PROT_READ | PROT_WRITE;
+
 	for (int i = KEPT_PRIVATE; i <= GIVEN_SHARED; i++)
-		CHECK(mprotect(torture.base[i], PAGES * PAGE_SIZE, PROT_READ | PROT_WRITE) == 0);
+		CHECK(mprotect(torture.base[i], PAGES * PAGE_SIZE, all) == 0);
 	for (int i = 0; i < 2; i++)
-		CHECK(mprotect(torture.counter_base[i], COUNTER_PAGES * PAGE_SIZE, PROT_READ | PROT_WRITE) == 0);
+		CHECK(mprotect(torture.counter_base[i], COUNTER_PAGES * PAGE_SIZE, all) == 0);
 }
 
 static void check_snapshot(unsigned page)
@@ -584,7 +590,8 @@ static void transfer(bool out, void *block, off_t offset)
 	const size_t size = OWN_WORDS * sizeof(uint64_t);
 
 	for (;;) {
-		ssize_t done = out ? pwrite(self->file, block, size, offset) : pread(self->file, block, size, offset);
+		ssize_t done = out ? pwrite(self->file, block, size, offset) :
+				     pread(self->file, block, size, offset);
 
 		if (done == (ssize_t)size)
 			return;
@@ -604,8 +611,9 @@ static void use_file(void)
 	transfer(false, copy, page * PAGE_SIZE);
 	for (unsigned own = 0; own < OWN_WORDS; own++)
 		if (copy[own] != expected[own])
-			violation("write() of %s page %u word %u took %llx, not %llx", region_names[region], page, own,
-				  (unsigned long long)copy[own], (unsigned long long)expected[own]);
+			violation("write() of %s page %u word %u took %llx, not %llx", region_names[region],
+				  page, own, (unsigned long long)copy[own],
+				  (unsigned long long)expected[own]);
 	self->sequence++;
 	for (unsigned own = FIRST_FREE_WORD; own < OWN_WORDS; own++)
 		copy[own] = word_code(region, page, self->number * OWN_WORDS + own) | self->sequence;
@@ -663,8 +671,9 @@ static void check_counters(void)
 		for (unsigned t = 0; t < torture.thread_count; t++)
 			added += torture.threads[t]->added[counter];
 		if (value != added)
-			violation("counter %u at %p is %llx, but %llx was added", counter, (void *)counter_at(counter),
-				  (unsigned long long)value, (unsigned long long)added);
+			violation("counter %u at %p is %llx, but %llx was added", counter,
+				  (void *)counter_at(counter), (unsigned long long)value,
+				  (unsigned long long)added);
 	}
 }
 
