@@ -25,6 +25,7 @@
 #include "link.h"
 
 #define LOST_SECONDS 3		/* that a node may take to notice */
+#define SILENCE_MS 1500		/* in the middle of a message, as for heartbeats */
 
 int ssi_link_send(int fd, const void *msg, int length)
 {
@@ -43,6 +44,18 @@ int ssi_link_send(int fd, const void *msg, int length)
 	return 0;
 }
 
+/* Within that time. */
+static bool readable(int fd, int ms)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	int n;
+
+	do
+		n = poll(&p, 1, ms);
+	while (n < 0 && errno == EINTR);
+	return n > 0;
+}
+
 int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int size, const char **why)
 {
 	const struct wire_hdr *hdr = buf;
@@ -50,8 +63,11 @@ int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int 
 	int have = 0, want = min;
 	ssize_t n;
 
-	*why = "it has closed the channel";
 	while (have < want) {
+		*why = "it has sent a part of a message and no more";
+		if (have && !readable(fd, SILENCE_MS))
+			return -ETIMEDOUT;
+		*why = "it has closed the channel";
 		n = recv(fd, p + have, (have ? want : size) - have, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -121,11 +137,13 @@ void ssi_pin(int cpu)
 
 void ssi_lost(int fd, const char *what, const char *why)
 {
+	sigset_t all;
+
 	os_warn("pangea: %s is lost: %s\n", what, why);
-	block_signals();
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
 	shutdown(fd, SHUT_RDWR);	/* its daemon says so to ours, which ends the machine */
 	sleep(LOST_SECONDS);
-	kill(getpid(), SIGKILL);
 	for (;;)
-		pause();
+		kill(getpid(), SIGKILL);
 }
