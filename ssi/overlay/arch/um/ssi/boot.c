@@ -8,6 +8,7 @@
 #include <linux/kernel.h>
 #include <linux/mm.h>
 #include <linux/panic.h>
+#include <linux/timer.h>
 #include <as-layout.h>
 #include <init.h>
 #include <os.h>
@@ -43,6 +44,33 @@ __uml_setup("ssi=", ssi_setup,
 "ssi=<file descriptor>\n"
 "    Be the kernel of a machine of many hosts.  Given by pangead.\n\n"
 );
+
+/*
+ * A channel is read when an answer is due.  What a node does to one that is idle would not be seen before that,
+ * which may be never.
+ */
+#define WATCH_MS 500
+
+static void watch_channels(struct timer_list *timer)
+{
+	unsigned int i;
+
+	for (i = 0; i < ssi_boot.node_count; i++)
+		ssi_node_watch(i);
+	for (i = 0; i < ssi_boot.cpu_count; i++)
+		ssi_cpu_watch(i);
+	mod_timer(timer, jiffies + msecs_to_jiffies(WATCH_MS));
+}
+
+static DEFINE_TIMER(watch_timer, watch_channels);
+
+static int __init ssi_watch(void)
+{
+	if (ssi_active)
+		mod_timer(&watch_timer, jiffies + msecs_to_jiffies(WATCH_MS));
+	return 0;
+}
+late_initcall(ssi_watch);
 
 static int __init ssi_attach(void)
 {

@@ -56,13 +56,47 @@ struct ssi_cpu *ssi_idle_channel(void)
 	return c->busy ? NULL : c;
 }
 
-void __noreturn ssi_cpu_lost(const char *why)
+void ssi_channel_begin(struct ssi_cpu *c)
 {
-	unsigned int cpu = raw_smp_processor_id();
+	WRITE_ONCE(c->busy, true);
+	WRITE_ONCE(c->exchanges, c->exchanges + 1);
+	smp_mb();	/* pairs with those in ssi_cpu_watch() */
+}
+
+void ssi_channel_end(struct ssi_cpu *c)
+{
+	smp_mb();
+	WRITE_ONCE(c->busy, false);
+}
+
+static void __noreturn lost(unsigned int cpu, const char *why)
+{
 	char what[32];
 
 	snprintf(what, sizeof(what), "CPU %u on node %u", cpu, ssi_cpu_node(cpu));
 	ssi_lost(ssi_boot.cpu_fd[cpu], what, why);
+}
+
+void __noreturn ssi_cpu_lost(const char *why)
+{
+	lost(raw_smp_processor_id(), why);
+}
+
+/* What is there is asked for if an exchange is under way, was just before or is just after. */
+void ssi_cpu_watch(unsigned int cpu)
+{
+	const struct ssi_cpu *c = &ssi_cpus[cpu];
+	unsigned int before = READ_ONCE(c->exchanges);
+	bool unasked;
+
+	smp_mb();
+	if (READ_ONCE(c->busy))
+		return;
+	smp_mb();
+	unasked = ssi_link_readable(ssi_boot.cpu_fd[cpu]);
+	smp_mb();
+	if (unasked && before == READ_ONCE(c->exchanges))
+		lost(cpu, "it has sent what was not asked, or closed the channel");
 }
 
 /* The vector state goes along unless the executor has it already. */
@@ -167,10 +201,10 @@ static unsigned long run_user(struct uml_pt_regs *regs, unsigned long fault)
 		ssi_pin(raw_smp_processor_id());
 		c->pinned = true;
 	}
-	c->busy = true;
+	ssi_channel_begin(c);
 	send_run(c, node, regs, fault);
 	receive_event(c, regs);
-	WRITE_ONCE(c->busy, false);
+	ssi_channel_end(c);
 	ssi_mm_leave(current->mm->context.ssi, node);
 	signal = c->msg.event.signal;
 	info.si_signo = signal;

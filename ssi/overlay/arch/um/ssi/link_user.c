@@ -56,6 +56,11 @@ static bool readable(int fd, int ms)
 	return n > 0;
 }
 
+int ssi_link_readable(int fd)
+{
+	return readable(fd, 0);
+}
+
 int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int size, const char **why)
 {
 	const struct wire_hdr *hdr = buf;

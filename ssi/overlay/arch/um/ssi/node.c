@@ -67,6 +67,18 @@ static void request(unsigned int node, struct wire_hdr *msg)
 	raw_spin_unlock_irqrestore(&ssi_nodes[node].lock, flags);
 }
 
+/* End the machine if something has come over the channel that nobody waits for. */
+void ssi_node_watch(unsigned int node)
+{
+	unsigned long flags;
+
+	if (!raw_spin_trylock_irqsave(&ssi_nodes[node].lock, flags))
+		return;
+	if (ssi_link_readable(ssi_boot.nodes[node].mm_fd))
+		lost(node, "it has sent what was not asked, or closed the channel");
+	raw_spin_unlock_irqrestore(&ssi_nodes[node].lock, flags);
+}
+
 void ssi_node_discard(unsigned int node, unsigned long pfn,
 		      unsigned int (*collect)(unsigned int, unsigned long, struct wire_range *),
 		      void (*done)(const struct wire_range *, unsigned int))

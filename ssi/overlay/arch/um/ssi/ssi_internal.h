@@ -30,6 +30,8 @@ int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int 
  */
 int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int size, int (*wanted)(void),
 		  void (*interrupt)(void *), void *arg, const char **why);
+/* Is there something to receive, or the end? */
+int ssi_link_readable(int fd);
 /* The calling CPU's host thread to one of the host's CPUs, unless PANGEA_PIN=off is in the environment. */
 void ssi_pin(int cpu);
 /*
@@ -62,7 +64,8 @@ extern const unsigned char *ssi_rights;
 struct ssi_cpu {
 	__u64 run;			/* number of the newest RUN */
 	int in_user;
-	bool busy;			/* from RUN to EVENT */
+	bool busy;			/* from RUN to EVENT, from COPY to COPIED */
+	unsigned int exchanges;		/* so far, changed while busy */
 	bool pinned;
 	unsigned int copy_pause;	/* so many accesses to user memory are not tried on the node */
 	__u64 fp_mm;			/* fp was last exchanged for this mm; 0: nothing was */
@@ -79,6 +82,11 @@ struct ssi_cpu {
 
 /* The calling CPU's, whose message may be used; NULL while a RUN is under way. */
 struct ssi_cpu *ssi_idle_channel(void);
+/* Around what is sent and its answer. */
+void ssi_channel_begin(struct ssi_cpu *c);
+void ssi_channel_end(struct ssi_cpu *c);
+/* End the machine if something has come over the channel that nobody waits for. */
+void ssi_cpu_watch(unsigned int cpu);
 /* What is the matter with the calling CPU's channel. */
 void ssi_cpu_lost(const char *why) __attribute__((noreturn));
 
@@ -96,6 +104,7 @@ struct ssi_node {
 extern struct ssi_node ssi_nodes[SSI_NODES_MAX];
 
 unsigned int ssi_cpu_node(unsigned int cpu);
+void ssi_node_watch(unsigned int node);
 void ssi_node_revoke(unsigned int node, __u64 mm, unsigned long start, unsigned long end);
 void ssi_node_free_mm(unsigned int node, __u64 mm);
 /*

@@ -159,8 +159,10 @@ int ssi_user_op(pte_t *pte, unsigned long addr, unsigned long *len, int is_write
 	t.data = (u8 *)(&t.cpu->msg.copy + 1) + t.count * sizeof(t.segment[0]);
 	if (is_write)
 		n = apply(&t, op, arg);
+	ssi_channel_begin(t.cpu);
 	send(&t);
 	receive(&t);
+	ssi_channel_end(t.cpu);
 	do_rest(&t);
 	if (!is_write)
 		n = apply(&t, op, arg);
