@@ -114,14 +114,15 @@ set_aside() {
 # Processes of this script's machines that are still there: in a PID namespace of its own all of our programs;
 # elsewhere those with the script's run directory in their environment or arguments.
 leftovers() {
-	local process
+	local process program
 
 	for process in /proc/[0-9]*; do
 		[ "$(readlink "$process/ns/pid" 2>/dev/null)" = "$(readlink /proc/self/ns/pid)" ] || continue
 		grep -qs "^State:.*Z" "$process/status" && continue
 		[ "${OWN_NAMESPACE-}" = 1 ] ||
 			grep -qsa "$XDG_RUNTIME_DIR" "$process/environ" "$process/cmdline" || continue
-		case "$(readlink "$process/exe")" in */pangea* | */linux) ;; *) continue ;; esac
+		program=$(readlink "$process/exe")
+		case "${program##*/}" in pangea* | linux) ;; *) continue ;; esac
 		echo "${process#/proc/}: $(tr '\0' ' ' <"$process/cmdline" | cut -c 1-120)"
 	done
 }
