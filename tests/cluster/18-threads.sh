@@ -55,11 +55,10 @@ make_programs() {
 		import concurrent.futures, hashlib, queue, threading
 
 		def digest(n):
-		    block = bytes((n * 7 + i * i) & 255 for i in range(2000))
-		    return hashlib.sha256(block * 200).hexdigest()
+		    return hashlib.sha256(bytes([n, n * 7]) * 1000000).hexdigest()
 
-		with concurrent.futures.ThreadPoolExecutor(6) as pool:
-		    for line in pool.map(digest, range(12)):
+		with concurrent.futures.ThreadPoolExecutor(3) as pool:
+		    for line in pool.map(digest, range(9)):
 		        print(line)
 
 		todo, done, lock, total = queue.Queue(8), [], threading.Lock(), [0]
@@ -70,10 +69,10 @@ make_programs() {
 		            total[0] += n
 		        done.append(n * n)
 
-		threads = [threading.Thread(target=worker) for _ in range(6)]
+		threads = [threading.Thread(target=worker) for _ in range(3)]
 		for thread in threads:
 		    thread.start()
-		for n in range(100):
+		for n in range(30):
 		    todo.put(n)
 		for thread in threads:
 		    todo.put(None)
