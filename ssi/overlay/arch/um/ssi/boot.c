@@ -51,18 +51,20 @@ __uml_setup("ssi=", ssi_setup,
  */
 #define WATCH_MS 500
 
-static void watch_channels(struct timer_list *timer)
+static void twice_a_second(struct timer_list *timer)
 {
 	unsigned int i;
 
-	for (i = 0; i < ssi_boot.node_count; i++)
+	for (i = 0; i < ssi_boot.node_count; i++) {
 		ssi_node_watch(i);
+		ssi_frames_trim(i);
+	}
 	for (i = 0; i < ssi_boot.cpu_count; i++)
 		ssi_cpu_watch(i);
 	mod_timer(timer, jiffies + msecs_to_jiffies(WATCH_MS));
 }
 
-static DEFINE_TIMER(watch_timer, watch_channels);
+static DEFINE_TIMER(watch_timer, twice_a_second);
 
 static int __init ssi_watch(void)
 {

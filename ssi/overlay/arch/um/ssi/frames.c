@@ -83,6 +83,14 @@ static void discard_before_use(unsigned long pfn, unsigned long end)
 		ssi_node_discard(node, pfn, collect_stale, discarded);
 }
 
+/* Some more of the stale frames at home there, so that their memory goes back to that host. */
+void ssi_frames_trim(unsigned int node)
+{
+	if (ready && any_stale(ssi_boot.nodes[node].pfn_start,
+			       ssi_boot.nodes[node].pfn_start + ssi_boot.nodes[node].pfn_count))
+		ssi_node_discard(node, ssi_boot.nodes[node].pfn_start, collect_stale, discarded);
+}
+
 void arch_free_page(struct page *page, int order)
 {
 	unsigned long pfn = page_to_pfn(page), end = pfn + (1UL << order);
