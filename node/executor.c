@@ -424,36 +424,6 @@ static int handle_message(struct executor *x, const struct wire_hdr *msg)
 	return -EPROTO;
 }
 
-/*
- * A CPU of the machine is one of this host's: executor and stub thread only ever run in turn, and a wake-up
- * within a CPU costs a fraction of one between two.  The kernel half does the same on its host.  Empty when
- * the user does not want that.
- */
-static cpu_set_t host_cpu(unsigned cpu)
-{
-	const char *pin = getenv("PANGEA_PIN");
-	cpu_set_t allowed, one;
-	int skip, i;
-
-	CPU_ZERO(&one);
-	if ((pin && !strcmp(pin, "off")) || sched_getaffinity(getpid(), sizeof(allowed), &allowed))
-		return one;
-	skip = cpu % CPU_COUNT(&allowed);
-	for (i = 0; i < CPU_SETSIZE; i++)
-		if (CPU_ISSET(i, &allowed) && !skip--)
-			break;
-	CPU_SET(i, &one);
-	return one;
-}
-
-void pin_thread(unsigned cpu, pid_t tid)
-{
-	cpu_set_t set = host_cpu(cpu);
-
-	if (CPU_COUNT(&set))
-		sched_setaffinity(tid, sizeof(set), &set);
-}
-
 static void *executor_thread(void *arg)
 {
 	struct executor *x = arg;
@@ -461,6 +431,7 @@ static void *executor_thread(void *arg)
 	int ret = 0;
 
 	pin_thread(x->cpu, 0);
+	hurry_thread(0);
 	while (!ret) {
 		ret = link_recv_wait(x->link, &msg, -1);
 		if (ret > 0)

@@ -272,6 +272,7 @@ static void __attribute__((noreturn)) child(const struct launch *l)
 	signal(SIGPIPE, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	shorten_slices();
 	if (getppid() != l->parent)
 		_exit(125);
 	if (setsid() < 0)

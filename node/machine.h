@@ -170,9 +170,14 @@ struct executor {
 
 int executor_start(struct machine *m, unsigned cpu, struct link *link);
 void executor_interrupt(struct machine *m, unsigned cpu, uint64_t run);
+void executors_stop(struct machine *m);
+
+/* --- schedule.c --- */
+
 /* Keep a thread (0: the calling one) where the host runs this CPU of the machine. */
 void pin_thread(unsigned cpu, pid_t tid);
-void executors_stop(struct machine *m);
+/* Let a thread run as soon as it is woken, even when user code keeps its CPU busy; what it starts is not like that. */
+void hurry_thread(pid_t tid);
 
 /* --- machine.c --- */
 

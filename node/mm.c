@@ -377,6 +377,7 @@ static int start_stub(struct machine *m, struct mm *mm, int area_fd)
 		mm->pid = 0;
 		return ret;
 	}
+	hurry_thread(mm->pid);		/* its first thread, which serves */
 	if (send(mm->socket, &init, sizeof(init), MSG_NOSIGNAL) != sizeof(init))
 		return -errno;
 	mm->uffd = receive_fd(mm->socket);
@@ -651,6 +652,8 @@ void *mm_channel_thread(void *arg)
 	const struct wire_hdr *msg;
 	int ret = 0;
 
+	pin_thread(own_node(m)->cpu_start, 0);
+	hurry_thread(0);
 	while (!ret) {
 		ret = link_recv_wait(m->mm_link, &msg, -1);
 		if (ret > 0)

@@ -11,6 +11,7 @@
  *   stub.c        the program that a stub process executes (freestanding; stub.h)
  *   pager.c       the frame cache: the only memory system calls
  *   hot.c         which pages miss most
+ *   schedule.c    which of the host's CPUs runs a thread, and how soon
  *   peers.c       dsm links: carries frames and messages between dsm/ and net/
  *
  * membership.c makes the layout and hands over connected links; machine.c reports trouble through
@@ -87,6 +88,9 @@ int machine_rights_fd(const struct machine *m);
 int machine_attach_kernel(struct machine *m, int fd);
 
 void machine_get_stats(struct machine *m, struct machine_stats *stats);
+
+/* Let the calling process, and the threads that it will start, run soon after they are woken. */
+void shorten_slices(void);
 
 /* Ends all stubs and threads and frees everything; the links given are shut down and freed too. */
 void machine_free(struct machine *m);

@@ -646,6 +646,7 @@ static void *kernel_attach_thread(void *arg)
 	struct ssi_pager pager;
 	int uffd = receive_pager(a->fd, &pager), ret = uffd < 0 ? uffd : 0;
 
+	hurry_thread(0);
 	if (!ret && (pager.frames > m->config.layout.frames || pager.base % NODE_PAGE_SIZE))
 		ret = -EPROTO;
 	if (!ret) {

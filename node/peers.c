@@ -163,6 +163,7 @@ static void *peers_thread(void *arg)
 	uint64_t ignored;
 
 	pin_thread(own_node(m)->cpu_start, 0);
+	hurry_thread(0);
 	memset(alive, 1, sizeof(alive));
 	while (!m->stopping) {
 		fds[0] = (struct pollfd){ m->peers_event, POLLIN, 0 };

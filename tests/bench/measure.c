@@ -327,6 +327,7 @@ static void measure_threads(long millions, const long *cpus, unsigned count)
 }
 
 /* A sibling that stays in user mode. */
+/* In pages of its own, so that only what is measured travels. */
 struct sibling {
 	pthread_t thread;
 	int cpu;
@@ -334,7 +335,7 @@ struct sibling {
 	_Atomic uint64_t *shared;	/* page to write to; NULL: none */
 	unsigned self;
 	uint64_t stores, turns;
-};
+} __attribute__((aligned(4096)));
 
 /* Count stores to a word of one's own, and how often the other's word has changed in between. */
 static void *stay(void *arg)
@@ -371,10 +372,11 @@ static void stop_sibling(struct sibling *s)
 
 static void measure_unmap(int cpu, int sibling_cpu, size_t rounds)
 {
-	struct sibling sibling = { .cpu = sibling_cpu };
+	static struct sibling sibling;
 	uint64_t *times = new_times(rounds), start;
 	volatile char *page;
 
+	sibling.cpu = sibling_cpu;
 	pin(0, cpu);
 	start_sibling(&sibling);
 	for (size_t i = 0; i < rounds; i++) {
@@ -394,12 +396,14 @@ static void measure_unmap(int cpu, int sibling_cpu, size_t rounds)
 static void measure_share(int cpu, int other_cpu, long ms)
 {
 	static _Atomic uint64_t page[PAGE / 8] __attribute__((aligned(PAGE)));
-	struct sibling both[2] = {
-		{ .cpu = cpu, .shared = page, .self = 0 }, { .cpu = other_cpu, .shared = page, .self = 1 },
-	};
+	static struct sibling both[2];
 
-	start_sibling(&both[0]);
-	start_sibling(&both[1]);
+	for (unsigned i = 0; i < 2; i++) {
+		both[i].cpu = i ? other_cpu : cpu;
+		both[i].shared = page;
+		both[i].self = i;
+		start_sibling(&both[i]);
+	}
 	usleep((useconds_t)ms * 1000);
 	stop_sibling(&both[0]);
 	stop_sibling(&both[1]);

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Where and how soon this host runs the threads of a node.
+ *
+ * A CPU of the machine is one of this host's: executor and stub thread only ever run in turn, and a wake-up
+ * within a CPU costs a fraction of one between two.  The kernel half does the same on its host.
+ *
+ * But then what the daemon does for other nodes (coherence, REVOKE) shares that CPU with user code that never
+ * gives it up.  As an ordinary thread it waits there: where user code faults often and the daemon serves its
+ * faults, the daemon is the one that has had more than its share, and the host lets the user code run until the
+ * next tick, 4 ms where a round trip takes 0.1.  So its threads, which only pass things on and block, run under
+ * SCHED_FIFO if the host allows that; else they ask for short slices, which Linux 6.12 and later take as a wish
+ * for early deadlines (EEVDF).  The kernel half's threads get short slices too; user code gets nothing.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "machine.h"
+
+#define SHORT_SLICE_NS	100000		/* the least that Linux takes */
+#define RESET_ON_FORK	1		/* SCHED_FLAG_RESET_ON_FORK: of stubs, nothing is inherited */
+
+/* struct sched_attr, first version: the kernel's header and Debian 12's <sched.h> exclude each other. */
+struct attributes {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+/* Empty when the user does not want that. */
+static cpu_set_t host_cpu(unsigned cpu)
+{
+	const char *pin = getenv("PANGEA_PIN");
+	cpu_set_t allowed, one;
+	int skip, i;
+
+	CPU_ZERO(&one);
+	if ((pin && !strcmp(pin, "off")) || sched_getaffinity(getpid(), sizeof(allowed), &allowed))
+		return one;
+	skip = cpu % CPU_COUNT(&allowed);
+	for (i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &allowed) && !skip--)
+			break;
+	CPU_SET(i, &one);
+	return one;
+}
+
+void pin_thread(unsigned cpu, pid_t tid)
+{
+	cpu_set_t set = host_cpu(cpu);
+
+	if (CPU_COUNT(&set))
+		sched_setaffinity(tid, sizeof(set), &set);
+}
+
+static bool set_attributes(pid_t tid, struct attributes attr)
+{
+	attr.size = sizeof(attr);
+	return !syscall(SYS_sched_setattr, tid, &attr, 0);
+}
+
+static bool shorten(pid_t tid, uint64_t flags)
+{
+	return set_attributes(tid, (struct attributes){ .policy = SCHED_OTHER, .runtime = SHORT_SLICE_NS,
+							.nice = getpriority(PRIO_PROCESS, tid), .flags = flags });
+}
+
+/* Any other policy is the user's choice, for example of chrt around pangea. */
+static bool is_ordinary(pid_t tid)
+{
+	return sched_getscheduler(tid) == SCHED_OTHER;
+}
+
+/* No error in either: they are wishes, and older kernels do not know of short slices. */
+void shorten_slices(void)
+{
+	if (is_ordinary(0))
+		shorten(0, 0);
+}
+
+void hurry_thread(pid_t tid)
+{
+	const char *realtime = getenv("PANGEA_REALTIME");
+
+	if (!is_ordinary(tid))
+		return;
+	if ((realtime && !strcmp(realtime, "off")) ||
+	    !set_attributes(tid, (struct attributes){ .policy = SCHED_FIFO, .priority = 1, .flags = RESET_ON_FORK }))
+		shorten(tid, RESET_ON_FORK);
+}
