@@ -62,12 +62,12 @@ keeps() {
 
 programs() {
 	timeout 900 "$PANGEA" run --root "$WORK/root.img" -- bash /guest/run --cpus 1,2,0 /guest \
-		mmap-file 'shared-counter -k file' copy-user 'stream -k fifo*' cow spawn \
+		mmap-file 'shared-counter -k file' copy-user 'stream -k fifo*' 'cow -n 4' spawn \
 		2>"$WORK/err" </dev/null
 	[ $? -le 1 ] || echo "not ok the machine: $(tail -n 1 "$WORK/err")"
 }
 
-# A control group that may use 64 MiB runs a process of 192: the rest goes to the image and comes back.
+# A control group that may use 24 MiB runs a process of 72: the rest goes to the image and comes back.
 swap_inside() {
 	local group=/sys/fs/cgroup/swap device
 
@@ -77,8 +77,8 @@ swap_inside() {
 	swapon "$device" || fatal "swapon: status $?"
 	echo +memory >/sys/fs/cgroup/cgroup.subtree_control
 	mkdir $group
-	echo 64M >$group/memory.max
-	sh -c "echo \$\$ >$group/cgroup.procs; exec $GUEST/move -n 96 -c 1,2,0" || fatal "move: status $?"
+	echo 24M >$group/memory.max
+	sh -c "echo \$\$ >$group/cgroup.procs; exec $GUEST/move -n 36 -c 1,2,0" || fatal "move: status $?"
 	[ "$(awk '/^pswpout/ { print $2 }' /proc/vmstat)" -gt 5000 ] || fatal "nothing was swapped out"
 	[ "$(awk '/^pswpin/ { print $2 }' /proc/vmstat)" -gt 5000 ] || fatal "nothing was swapped in"
 	swapoff "$device" || fatal "swapoff: status $?"

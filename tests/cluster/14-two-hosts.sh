@@ -58,7 +58,7 @@ runs() {
 
 programs() {
 	"$PANGEA" up --nodes 2 --listen 10.77.0.1:7200 -- "$SOURCE/tests/guest/run" --cpus 1,0 "$GUEST" \
-		fork-tree 'stream -k pipe -n 64' signal-each futex 'shared-counter -k *s' mmap-file cow \
+		fork-tree 'stream -k pipe -n 64' signal-each futex 'shared-counter -k *s' mmap-file 'cow -n 4' \
 		affinity </dev/null 2>"$WORK/err" &
 	up=$!
 	wait_for 120 listens || echo "not ok pangea up does not listen: $(cat "$WORK/err")"
