@@ -326,8 +326,7 @@ static void measure_threads(long millions, const long *cpus, unsigned count)
 	fflush(stdout);
 }
 
-/* A sibling that stays in user mode. */
-/* In pages of its own, so that only what is measured travels. */
+/* A sibling that stays in user mode, in pages of its own so that only what is measured travels. */
 struct sibling {
 	pthread_t thread;
 	int cpu;

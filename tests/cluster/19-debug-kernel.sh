@@ -24,8 +24,9 @@ builds() {
 		{ tail -n 30 "$WORK/out"; fatal "kernel-prepare: status $?"; }
 }
 
-# lockdep ends with its first report, whatever becomes of the text.
+# lockdep ends with its first report and KASAN's taints the kernel, whatever becomes of the text.
 watches() {
+	same tainted "$(cat /proc/sys/kernel/tainted)" 0
 	contains lockdep "$(cat /proc/lockdep_stats)" 'debug_locks: +1$'
 	contains messages "$(dmesg)" 'KernelAddressSanitizer initialized'
 }
