@@ -39,11 +39,11 @@ debug() {
 attach() {
 	start_loop "$2"
 	debug "$1" -ex bt -ex 'print count' -ex 'break inner' -ex continue -ex continue -ex 'print count' \
-		-ex finish -ex 'info registers rip' -ex delete -ex detach
+		-ex 'echo finish\n' -ex finish -ex 'info registers rip' -ex delete -ex detach
 	contains backtrace "$(cat "$WORK/out")" 'outer \(add='
 	contains backtrace "$(cat "$WORK/out")" 'main \('
 	contains breakpoint "$(cat "$WORK/out")" '^Breakpoint 1, inner \(add=1\)'
-	contains finish "$(cat "$WORK/out")" 'Run till exit|in outer \('
+	contains finish "$(sed '1,/^finish$/d' "$WORK/out")" '\<outer \(add='
 	contains registers "$(cat "$WORK/out")" '^rip .*<outer'
 	kill -0 $loop || fatal "the process has ended with the debugger"
 	end_loop

@@ -75,7 +75,8 @@ static void check_computing(int index)
 	wall = (double)(guest_now_ns(CLOCK_MONOTONIC) - start) / 1e9;
 	CHECK(getrusage(RUSAGE_CHILDREN, &after) == 0);
 	used = seconds(after.ru_utime) - seconds(before.ru_utime);
-	expect("user time of a computing child", used, 0.6, wall + 0.05);
+	/* On a busy host the time that the kernel half waits for a CPU there is in its system time. */
+	expect("user time of a computing child", used, 0.3, wall + 0.05);
 	expect("user time in /proc/PID/stat", user, used - 0.05, used + 0.05);
 	expect("CPU time of a computing child", used + seconds(after.ru_stime) - seconds(before.ru_stime),
 	       0.78, wall + 0.05);

@@ -41,7 +41,7 @@ static void visit(size_t part, uint32_t seen, uint32_t left)
 /* One word of every few pages, all over: far more frames move than fit in any one visit. */
 static void sample(const uint32_t *generations, size_t move)
 {
-	for (size_t page = move % 32; page < words / PAGE_WORDS; page += 32) {
+	for (size_t page = move % 64; page < words / PAGE_WORDS; page += 64) {
 		size_t i = page * PAGE_WORDS + (page * 7 + move) % PAGE_WORDS;
 		size_t part = i / (words / MOVES);
 
