@@ -35,8 +35,8 @@
  * advance() decides between start(), Waiting, Cooling and Idle; served_to_end() follows DONE and the end of a
  * discard.  The setter of a phase is set_phase(), of an entry set_entry().
  *
- * Residence: whoever was granted a frame keeps it for config.residence_ns after DONE before another node's
- * conflicting request is started, or two writers would spend their time passing the frame on.  A
+ * Residence: whoever was granted a frame keeps it for config.residence_ns before another node's
+ * conflicting request takes it, or two writers would spend their time passing the frame on.  A
  * struct frame stays for that time after its last request; at most COOLING_MAX idle ones do, and the oldest
  * loses its residence time when there would be more.  Readers behind a waiting writer wait with it, or they
  * could keep it waiting for ever.
@@ -105,13 +105,19 @@ static unsigned supplier(const struct dsm *d, uint64_t pfn)
 	return holders & node_bit(d->config.self) ? d->config.self : (unsigned)__builtin_ctz(holders);
 }
 
+static void set_granting(struct dsm *d, struct frame *f, unsigned granter)
+{
+	set_phase(d, f, PHASE_GRANTING);
+	f->granter = granter;
+	f->told_ns = d->now_ns;
+}
+
 static void fetch(struct dsm *d, struct frame *f)
 {
 	const struct request *r = TAILQ_FIRST(&f->queue);
 	struct dsm_msg msg = { .type = DSM_FETCH, .state = r->want, .requester = r->node, .pfn = f->pfn };
 
-	set_phase(d, f, PHASE_GRANTING);
-	f->granter = supplier(d, f->pfn);
+	set_granting(d, f, supplier(d, f->pfn));
 	dsm_send(d, f->granter, &msg);
 }
 
@@ -120,8 +126,7 @@ static void grant_held(struct dsm *d, struct frame *f)
 	const struct request *r = TAILQ_FIRST(&f->queue);
 	struct dsm_msg msg = { .type = DSM_GRANT, .state = r->want, .requester = r->node, .pfn = f->pfn };
 
-	set_phase(d, f, PHASE_GRANTING);
-	f->granter = d->config.self;
+	set_granting(d, f, d->config.self);
 	dsm_send(d, r->node, &msg);
 }
 
@@ -299,6 +304,21 @@ void directory_ack(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 		fetch(d, f);
 }
 
+/*
+ * When the home may take the frame from the node whose DONE it has: residence_ns after the GRANT came there, less the
+ * way of the message that takes it.  If ways take equally long, the GRANT came one way after the home sent it, or
+ * after two of the three that a FETCH, the GRANT and DONE took.  Nodes far from the home and near it so have a
+ * frame equally long, and each at least from its DONE until it has been asked for.
+ */
+static uint64_t residence_end(const struct dsm *d, const struct frame *f, unsigned node)
+{
+	uint64_t way_after_told = f->granter == d->config.self ? 0 : (d->now_ns - f->told_ns) / 3;
+
+	if (node == d->config.self)
+		return d->now_ns + d->config.residence_ns;
+	return f->told_ns + way_after_told + d->config.residence_ns;
+}
+
 void directory_done(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 {
 	struct frame *f = frame_find(d, msg->pfn);
@@ -312,7 +332,7 @@ void directory_done(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 	if (d->now_ns >= f->until_ns)
 		f->resident = 0;
 	f->resident |= node_bit(from);
-	f->until_ns = d->now_ns + d->config.residence_ns;
+	f->until_ns = residence_end(d, f, from);
 	served_to_end(d, f);
 }
 

@@ -61,6 +61,7 @@ struct frame {
 	struct request_list queue;	/* FIFO; the first is the one being served from INVALIDATING on */
 	nodeset acks;			/* INVALIDATE_ACKs still to come */
 	unsigned granter;		/* while Granting: the node that was told to send the GRANT */
+	uint64_t told_ns;		/* and when */
 	nodeset resident;		/* nodes granted less than a residence time before the next */
 	uint64_t until_ns;		/* when the last of them has had its residence time */
 };
@@ -74,7 +75,7 @@ struct dsm {
 	uint8_t *states;		/* of all frames, xor the frame's first state here */
 	struct entry *entries;		/* of the frames at home here */
 	LIST_HEAD(, frame) buckets[FRAME_BUCKETS];
-	struct frame_list cooling;	/* ascending until_ns */
+	struct frame_list cooling;	/* in order of their DONEs */
 	struct frame_list waiting;
 	size_t cooling_count;
 	struct frame_list frame_pool;	/* unused; each entry function makes sure of one of each first */

@@ -11,7 +11,7 @@
  *   - a node that may write a frame is the only one that may use it;
  *   - whoever may read a frame sees the last value written, or zero after a discard;
  *   - the core reports the rights that it installed, and dsm_check() holds everywhere;
- *   - a node keeps what it was granted for the residence time;
+ *   - the home asks no node for what it had granted to it less than the residence time ago;
  *   - no message is refused.
  * Every SETTLE_STEPS steps nothing new is asked until all is quiet.  Every request must have ended by then,
  * within a number of messages that the requests account for, and every page sent has arrived.
@@ -79,7 +79,7 @@ struct message {
 struct copy {
 	enum dsm_state state;		/* what threads of the node may do now */
 	enum dsm_state pending;		/* acquired, not yet ready */
-	uint64_t granted_ns;		/* 0: not granted, or given up since */
+	uint64_t granted_ns;		/* when the home had it granted; 0: not, or given up since */
 	uint64_t page[WORDS];
 };
 
@@ -189,6 +189,30 @@ static void post(struct world *w, unsigned from, unsigned to, const struct dsm_m
 	w->in_flight++;
 }
 
+static void check_residence(struct world *w, const struct node *n, unsigned frame)
+{
+	const struct copy *c = &n->copies[frame];
+
+	if (!c->granted_ns || w->discards[frame] || w->now_ns >= c->granted_ns + RESIDENCE_NS)
+		return;
+	fail(w, "node %u loses frame %u %" PRIu64 " ns after it was granted", n->number, frame,
+	     w->now_ns - c->granted_ns);
+}
+
+/* Time between what the home says to grant a frame and to take it: it cannot know how long messages take. */
+static void follow_residence(struct world *w, const struct node *n, unsigned to, const struct dsm_msg *msg)
+{
+	unsigned frame = frame_of(w, msg->pfn);
+
+	if (n->number != dsm_home(n->dsm, msg->pfn))
+		return;
+	if (msg->type == DSM_INVALIDATE ||
+	    (msg->type == DSM_FETCH && (msg->state == DSM_EXCLUSIVE || w->nodes[to].copies[frame].state == DSM_EXCLUSIVE)))
+		check_residence(w, &w->nodes[to], frame);
+	if (msg->type == DSM_GRANT || (msg->type == DSM_FETCH && msg->requester != n->number))
+		w->nodes[msg->requester].copies[frame].granted_ns = w->now_ns;
+}
+
 /* To the network; the harm that a network can do is done here. */
 static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 {
@@ -200,6 +224,7 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 	if (to == n->number)
 		fail(w, "node %u sends to itself", to);
 	trace(w, "send", n->number, to, msg);
+	follow_residence(w, n, to, msg);
 	if (msg->type == DSM_INVALIDATE_ACK && harm(w, FAULT_DROP_ACK))
 		return;
 	if (msg->type == DSM_GET && harm(w, FAULT_DROP_GET))
@@ -217,16 +242,6 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 		post(w, n->number, to, &sent);
 }
 
-static void check_residence(struct world *w, const struct node *n, unsigned frame)
-{
-	const struct copy *c = &n->copies[frame];
-
-	if (!c->granted_ns || w->discards[frame] || w->now_ns >= c->granted_ns + RESIDENCE_NS)
-		return;
-	fail(w, "node %u loses frame %u %" PRIu64 " ns after it was granted", n->number, frame,
-	     w->now_ns - c->granted_ns);
-}
-
 static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state keep, void *page)
 {
 	struct node *n = ctx;
@@ -236,7 +251,7 @@ static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state keep, 
 
 	if (c->state == DSM_INVALID || keep > c->state || (keep == c->state && keep != DSM_SHARED))
 		fail(w, "node %u revokes frame %u from %d to %d", n->number, frame, c->state, keep);
-	if (keep < c->state)
+	if (keep < c->state && n->number == dsm_home(n->dsm, pfn))
 		check_residence(w, n, frame);
 	if (c->state == DSM_EXCLUSIVE && page && harm(w, FAULT_LOST_STORE))
 		fill(c->page, w->before[frame]);
@@ -267,7 +282,8 @@ static void op_install(void *ctx, uint64_t pfn, enum dsm_state state,
 		memcpy(c->page, page, DSM_PAGE_SIZE);
 	if (payload == DSM_PAYLOAD_ZERO && !(w->discards[frame] && harm(w, FAULT_KEEP_DISCARDED)))
 		fill(c->page, 0);
-	c->granted_ns = w->now_ns;
+	if (n->number == dsm_home(n->dsm, pfn))
+		c->granted_ns = w->now_ns;
 }
 
 static void read_frame(struct world *w, const struct node *n, unsigned frame)

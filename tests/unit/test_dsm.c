@@ -491,11 +491,21 @@ static void test_residence(void **state)
 	static const struct dialogue cases[] = {
 		{ "a writer keeps it", 3, RESIDENCE_NS, DSM_INVALID, {
 			{ "at 5000", "" }, { "1 GET E for 1", "revoke I read, to 1 GRANT E for 1 page" },
-			{ "at 6000", "" }, { "1 DONE for 1", "" },
+			{ "at 5300", "" }, { "1 DONE for 1", "" },
 			{ "tick", "never" },
-			{ "at 6100", "" }, { "2 GET S for 2", "" }, { "tick", "due 7000" },
-			{ "at 6999", "" }, { "tick", "due 7000" },
-			{ "at 7000", "" }, { "tick", "to 1 FETCH S for 2, never" } } },
+			{ "at 5400", "" }, { "2 GET S for 2", "" }, { "tick", "due 6000" },
+			{ "at 5999", "" }, { "tick", "due 6000" },
+			{ "at 6000", "" }, { "tick", "to 1 FETCH S for 2, never" } } },
+		{ "a third of the time when another node granted", 3, RESIDENCE_NS, DSM_INVALID, {
+			NODE1_WRITES, { "at 2000", "" }, { "2 GET E for 2", "to 1 FETCH E for 2" },
+			{ "at 2300", "" }, { "2 DONE for 2", "" }, { "1 GET E for 1", "" }, { "tick", "due 3100" } } },
+		{ "far away it has been there long enough at DONE", 3, RESIDENCE_NS, DSM_INVALID, {
+			{ "1 GET E for 1", "revoke I read, to 1 GRANT E for 1 page" },
+			{ "2 GET E for 2", "" }, { "at 1000", "" }, { "1 DONE for 1", "to 1 FETCH E for 2" } } },
+		{ "the home has it from when it comes", 3, RESIDENCE_NS, DSM_EXCLUSIVE, {
+			NODE1_WRITES, { "at 2000", "" }, { "acquire E", "to 1 FETCH E for 0, later" },
+			{ "at 2400", "" }, { "1 GRANT E for 0 page", "install E page, ready E" },
+			{ "1 GET E for 1", "" }, { "tick", "due 3400" } } },
 		{ "the home's own wish waits too", 3, RESIDENCE_NS, DSM_INVALID, {
 			NODE1_WRITES, { "acquire S", "later" }, { "tick", "due 1000" },
 			{ "at 1000", "" }, { "tick", "to 1 FETCH S for 0, never" } } },
@@ -524,7 +534,7 @@ static void test_residence(void **state)
 		{ "the next in the queue waits after DONE", 3, RESIDENCE_NS, DSM_INVALID, {
 			{ "1 GET E for 1", "revoke I read, to 1 GRANT E for 1 page" },
 			{ "2 GET E for 2", "" }, { "tick", "never" },
-			{ "at 50", "" }, { "1 DONE for 1", "" }, { "tick", "due 1050" } } },
+			{ "at 50", "" }, { "1 DONE for 1", "" }, { "tick", "due 1000" } } },
 		{ "a discard waits for nobody", 3, RESIDENCE_NS, DSM_EXCLUSIVE, {
 			NODE1_WRITES,
 			{ "discard", "to 1 INVALIDATE for 0, later" },
