@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,7 +29,7 @@
 
 #define PF_WRITE 2u		/* x86 page-fault error code */
 #define NO_SYSCALL (~0ull)
-#define UNRESPONSIVE_TRIES 10	/* times slot_wait(), half a second each */
+#define UNRESPONSIVE_TRIES 10	/* looks, half a second apart */
 
 /* One run, from RUN to EVENT. */
 struct run {
@@ -255,12 +256,36 @@ static int frame_fault(struct run *r)
 }
 
 /*
- * Wait until the thread parks again.  One that runs on although it was interrupted has blocked SIGALRM,
+ * Since the last look: has the thread used CPU time, which the host counts in ticks, or does it sleep?  One that waits
+ * for a CPU of the host, or that somebody has stopped there, has done nothing wrong.
+ */
+static bool has_gone_on(const struct run *r, unsigned long *last_ticks)
+{
+	unsigned long user, kernel, before = *last_ticks;
+	char path[64], line[1024] = "", state;
+	const char *fields;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", r->mm->pid, r->slot.tid);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	fields = fgets(line, sizeof(line), file) ? strrchr(line, ')') : NULL;
+	fclose(file);
+	if (!fields || sscanf(fields, ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &state, &user, &kernel) != 3)
+		return false;
+	*last_ticks = user + kernel;
+	return *last_ticks != before || state == 'S';
+}
+
+/*
+ * Wait until the thread parks again.  One that goes on although it was interrupted has blocked SIGALRM,
  * which only user code that tampers with its signal frame can do.
  */
 static int wait_parked(struct run *r)
 {
 	unsigned patience = UNRESPONSIVE_TRIES;
+	unsigned long ticks = ~0ul;
 	int ret;
 
 	for (;;) {
@@ -269,7 +294,7 @@ static int wait_parked(struct run *r)
 			return ret;
 		if (r->slot.orders->go != r->go || !was_interrupted(r))
 			continue;	/* a frame is on its way, or nobody has asked */
-		if (!--patience) {
+		if (has_gone_on(r, &ticks) && !--patience) {
 			log_line(LOG_WARNING, "mm %llu: a thread does not let itself be interrupted: ending the process",
 				 (unsigned long long)r->mm->id);
 			kill(r->mm->pid, SIGKILL);
