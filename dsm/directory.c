@@ -308,15 +308,20 @@ void directory_ack(struct dsm *d, unsigned from, const struct dsm_msg *msg)
  * When the home may take the frame from the node whose DONE it has: residence_ns after the GRANT came there, less the
  * way of the message that takes it.  If ways take equally long, the GRANT came one way after the home sent it, or
  * after two of the three that a FETCH, the GRANT and DONE took.  Nodes far from the home and near it so have a
- * frame equally long, and each at least from its DONE until it has been asked for.
+ * frame equally long, and each at least from its DONE until it has been asked for, a round trip: so the home
+ * keeps it that long too.
  */
-static uint64_t residence_end(const struct dsm *d, const struct frame *f, unsigned node)
+static uint64_t residence_end(struct dsm *d, const struct frame *f, unsigned node)
 {
-	uint64_t way_after_told = f->granter == d->config.self ? 0 : (d->now_ns - f->told_ns) / 3;
+	uint64_t residence_ns = d->config.residence_ns, since_told_ns = d->now_ns - f->told_ns;
+	uint64_t most_ns = ROUND_TRIP_MAX * residence_ns;
 
 	if (node == d->config.self)
-		return d->now_ns + d->config.residence_ns;
-	return f->told_ns + way_after_told + d->config.residence_ns;
+		return d->now_ns + (d->round_trip_ns > residence_ns ? d->round_trip_ns : residence_ns);
+	if (f->granter != d->config.self)
+		return f->told_ns + since_told_ns / 3 + residence_ns;
+	d->round_trip_ns = (d->round_trip_ns * 7 + (since_told_ns < most_ns ? since_told_ns : most_ns)) / 8;
+	return f->told_ns + residence_ns;
 }
 
 void directory_done(struct dsm *d, unsigned from, const struct dsm_msg *msg)

@@ -21,6 +21,7 @@ typedef uint16_t nodeset;
 _Static_assert(sizeof(nodeset) * 8 >= DSM_NODES_MAX, "a nodeset has one bit for each node");
 
 #define FRAME_BUCKETS	1024	/* of the table of frames in flight; a power of two */
+#define ROUND_TRIP_MAX	8	/* residence times: who answers later is not waited for */
 #define COOLING_MAX	1024	/* idle frames remembered for their residence only */
 #define SELF_MAX	8	/* messages to self within one entry: one frame, at most two a message */
 
@@ -78,6 +79,7 @@ struct dsm {
 	struct frame_list cooling;	/* in order of their DONEs */
 	struct frame_list waiting;
 	size_t cooling_count;
+	uint64_t round_trip_ns;		/* from the home's GRANT to DONE, smoothed */
 	struct frame_list frame_pool;	/* unused; each entry function makes sure of one of each first */
 	struct request_list request_pool;
 	struct dsm_msg self_queue[SELF_MAX];

@@ -502,6 +502,15 @@ static void test_residence(void **state)
 		{ "far away it has been there long enough at DONE", 3, RESIDENCE_NS, DSM_INVALID, {
 			{ "1 GET E for 1", "revoke I read, to 1 GRANT E for 1 page" },
 			{ "2 GET E for 2", "" }, { "at 1000", "" }, { "1 DONE for 1", "to 1 FETCH E for 2" } } },
+		{ "and keeps it for a round trip", 3, RESIDENCE_NS, DSM_EXCLUSIVE, {
+			{ "1 GET E for 1", "revoke I read, to 1 GRANT E for 1 page" },
+			{ "at 100000", "" }, { "1 DONE for 1", "" }, { "acquire E", "to 1 FETCH E for 0, later" },
+			{ "1 GRANT E for 0 page", "install E page, ready E" },
+			{ "1 GET E for 1", "" }, { "tick", "due 101000" },
+			{ "at 101000", "" }, { "tick", "revoke I read, to 1 GRANT E for 1 page, never" },
+			{ "at 201000", "" }, { "1 DONE for 1", "" }, { "acquire E", "to 1 FETCH E for 0, later" },
+			{ "1 GRANT E for 0 page", "install E page, ready E" },
+			{ "1 GET E for 1", "" }, { "tick", "due 202875" } } },
 		{ "the home has it from when it comes", 3, RESIDENCE_NS, DSM_EXCLUSIVE, {
 			NODE1_WRITES, { "at 2000", "" }, { "acquire E", "to 1 FETCH E for 0, later" },
 			{ "at 2400", "" }, { "1 GRANT E for 0 page", "install E page, ready E" },
