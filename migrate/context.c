@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
+#ifndef _GNU_SOURCE		/* the kernel's build has it */
 #define _GNU_SOURCE
+#endif
 #include <asm/sigcontext.h>
 #include <string.h>
 

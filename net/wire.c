@@ -107,8 +107,11 @@ static const char *check_run(const struct wire_hdr *hdr)
 	const char *why;
 	unsigned i;
 
-	if (m->flags & ~(__u32)(WIRE_RUN_SINGLESTEP | WIRE_RUN_FP))
+	if (m->flags & ~(__u32)(WIRE_RUN_SINGLESTEP | WIRE_RUN_FP | WIRE_RUN_LOADED | WIRE_RUN_STARTED))
 		return "RUN with unknown flags";
+	if ((m->flags & WIRE_RUN_LOADED && m->flags & WIRE_RUN_FP) ||
+	    (m->flags & WIRE_RUN_STARTED && (!(m->flags & WIRE_RUN_LOADED) || m->map_count)))
+		return "RUN with flags that exclude each other";
 	if (m->map_count > WIRE_MAPS_MAX)
 		return "RUN with too many map operations";
 	if (m->reserved)
@@ -170,8 +173,6 @@ static const char *check_event(const struct wire_hdr *hdr)
 
 	if (m->flags & ~(__u32)WIRE_RUN_FP)
 		return "EVENT with unknown flags";
-	if (m->reserved)
-		return "EVENT with a reserved field set";
 	if (m->signal > SIGNAL_MAX)
 		return "EVENT with an impossible signal";
 	why = check_fp(m->flags, m->fp_length);

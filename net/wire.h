@@ -25,7 +25,7 @@
 #endif
 
 #define WIRE_MAGIC		0x61676e50u	/* "Pnga" */
-#define WIRE_VERSION		2
+#define WIRE_VERSION		3
 #define WIRE_PAGE_SIZE		4096
 #define WIRE_NODES_MAX		16
 #define WIRE_CPUS_MAX		64
@@ -109,6 +109,9 @@ struct wire_map {
 enum wire_run_flags {
 	WIRE_RUN_SINGLESTEP	= 1,
 	WIRE_RUN_FP		= 2,	/* fp_length bytes of XSAVE area follow the maps */
+	/* on the kernel host, where the kernel has a stub's control area too (node/stub.h): */
+	WIRE_RUN_LOADED		= 4,	/* the context is in the CPU's slot already, and stays there afterwards */
+	WIRE_RUN_STARTED	= 8,	/* and the thread was told to run it: it does, or has parked; no maps */
 };
 
 /*
@@ -136,8 +139,8 @@ struct wire_event {
 	__le64 mm;
 	__le32 signal;
 	__le32 code;		/* si_code */
-	__le32 flags;		/* WIRE_RUN_FP: fp_length bytes follow */
-	__le16 reserved;
+	__le32 flags;		/* WIRE_RUN_FP: fp_length bytes follow; not after WIRE_RUN_LOADED */
+	__le16 area;		/* on the kernel host: 1 + number of the stub's control area; else 0 */
 	__le16 fp_length;
 	__le64 fault_address;
 	__le32 fault_error;	/* x86 page-fault error code */

@@ -10,7 +10,12 @@
  * another connection: then the run ends before it has begun.  It may be late: then it is
  * ignored, and a SIGALRM that was already on its way resumes the stub where it was.
  *
- * Vector state travels only when it has changed: both sides remember what was last exchanged for this
+ * On the kernel host the kernel has the slots in front of it as well.  It loads contexts and reads them itself, and runs
+ * its tasks without us as long as they only make system calls and traps (ssi/overlay/arch/um/ssi/local.c).  A RUN
+ * comes when there are mappings to make, or, with WIRE_RUN_STARTED, when the thread has parked for a frame or
+ * runs for long: then we see to it as to any other.
+ *
+ * Elsewhere vector state travels only when it has changed: both sides remember what was last exchanged for this
  * (mm, CPU) and compare.  The kernel half thus always has the current state and asks for nothing.
  */
 #define _GNU_SOURCE
@@ -103,7 +108,7 @@ static int load_context(struct run *r)
 	uint64_t fs = msg->gp[CONTEXT_FS_BASE], gs = msg->gp[CONTEXT_GS_BASE];
 	int ret = find_frame(r);
 
-	if (ret)
+	if (ret || msg->flags & WIRE_RUN_LOADED)
 		return ret;
 	context_set_gp(r->frame, (const uint64_t *)msg->gp, msg->flags & WIRE_RUN_SINGLESTEP);
 	/* what is set already was for a run that was interrupted before it began */
@@ -115,21 +120,30 @@ static int load_context(struct run *r)
 
 /* --- interruption --- */
 
+/* lock held. */
+static void signal_thread(struct executor *x)
+{
+	syscall(SYS_tgkill, x->stub_pid, x->stub_tid, SIGALRM);
+	x->interrupts++;
+}
+
 /* false: the run was interrupted before it began. */
 static bool begin(struct run *r)
 {
 	struct executor *x = r->executor;
-	bool go;
+	bool interrupted, started = r->message->flags & WIRE_RUN_STARTED;
 
 	pthread_mutex_lock(&x->lock);
-	go = x->interrupted < r->message->hdr.seq;
-	if (go) {
+	interrupted = x->interrupted >= r->message->hdr.seq;
+	if (!interrupted || started) {
 		x->run = r->message->hdr.seq;
 		x->stub_pid = r->mm->pid;
 		x->stub_tid = r->slot.tid;
+		if (interrupted)
+			signal_thread(x);
 	}
 	pthread_mutex_unlock(&x->lock);
-	return go;
+	return !interrupted || started;
 }
 
 static void end(struct executor *x)
@@ -161,10 +175,8 @@ void executor_interrupt(struct machine *m, unsigned cpu, uint64_t run)
 	pthread_mutex_lock(&x->lock);
 	if (run > x->interrupted)
 		x->interrupted = run;
-	if (x->run == run) {
-		syscall(SYS_tgkill, x->stub_pid, x->stub_tid, SIGALRM);
-		x->interrupts++;
-	}
+	if (x->run == run)
+		signal_thread(x);
 	pthread_mutex_unlock(&x->lock);
 }
 
@@ -315,7 +327,10 @@ static int execute(struct run *r)
 	uint64_t started = now_ns();
 	int ret;
 
-	resume(r);
+	if (r->message->flags & WIRE_RUN_STARTED)
+		r->go = r->slot.orders->go;
+	else
+		resume(r);
 	for (;;) {
 		ret = wait_parked(r);
 		if (ret) {
@@ -349,6 +364,7 @@ static int send_event(struct run *r, struct wire_event *event, const void *fp, u
 	event->hdr.type = WIRE_EVENT;
 	event->hdr.seq = r->message->hdr.seq;
 	event->mm = r->message->mm;
+	event->area = r->mm && !r->executor->machine->config.layout.self ? r->mm->area_number + 1 : 0;
 	event->fp_length = fp_length;
 	event->flags = fp_length ? WIRE_RUN_FP : 0;
 	return link_send(r->executor->link, iov, fp_length ? 2 : 1);
@@ -375,14 +391,17 @@ static int report(struct run *r)
 	struct fp_image *last = &r->mm->fp[r->executor->slot];
 	uint32_t size, length;
 	uint8_t fp[WIRE_FP_MAX];
-	void *area = find_fp(r, &size);
+	void *area;
 
-	if (!area || size > WIRE_FP_MAX)
-		return report_unchanged(r, 0);
 	context_get_gp(r->frame, (uint64_t *)event.gp);
 	event.gp[CONTEXT_ORIG_AX] = r->signal == SIGSYS ? (uint64_t)r->slot.report->syscall : NO_SYSCALL;
 	event.gp[CONTEXT_FS_BASE] = r->slot.orders->fs_base;
 	event.gp[CONTEXT_GS_BASE] = r->slot.orders->gs_base;
+	if (r->message->flags & WIRE_RUN_LOADED)
+		return send_event(r, &event, NULL, 0);
+	area = find_fp(r, &size);
+	if (!area || size > WIRE_FP_MAX)
+		return report_unchanged(r, 0);
 	length = xstate_length(area, size, r->executor->machine->context.end);
 	if (last->length == length && !memcmp(last->bytes, area, length))
 		return send_event(r, &event, NULL, 0);
@@ -442,6 +461,8 @@ static int handle_message(struct executor *x, const struct wire_hdr *msg)
 {
 	switch (msg->type) {
 	case WIRE_RUN:
+		if (((const struct wire_run *)msg)->flags & WIRE_RUN_LOADED && x->machine->config.layout.self)
+			return -EPROTO;		/* the kernel has no slots here */
 		return handle_run(x, (const void *)msg);
 	case WIRE_COPY:
 		return handle_copy(x, (const void *)msg);

@@ -29,7 +29,7 @@
 #include "log.h"
 
 #define INHERIT_MIN	64	/* above 0..2 and STDIO_FIRST..NET_FD */
-#define INHERIT_MAX	(WIRE_CPUS_MAX + WIRE_NODES_MAX + 4)
+#define INHERIT_MAX	(WIRE_CPUS_MAX + WIRE_NODES_MAX + 5)
 #define STDIO_FIRST	10
 #define NET_FD		13
 #define ARGUMENT_SIZE	640	/* of one argument made here; numa= is the longest */
@@ -168,7 +168,7 @@ static int fill_nodes(struct launch *l, struct ssi_boot *boot, const struct layo
 static int fill_boot(struct launch *l, struct ssi_boot *boot, const struct layout *layout,
 		     struct machine *machine, struct kernel_channels *channels)
 {
-	int ret, rights_fd, frame_fd = dup(machine_frame_fd(machine));
+	int ret, rights_fd, arena_fd, frame_fd = dup(machine_frame_fd(machine));
 
 	if (frame_fd < 0)
 		return -errno;
@@ -180,6 +180,12 @@ static int fill_boot(struct launch *l, struct ssi_boot *boot, const struct layou
 		return -errno;
 	boot->rights_fd = inherit(l, rights_fd);
 	if (boot->rights_fd < 0)
+		return -errno;
+	arena_fd = dup(machine_arena_fd(machine));
+	if (arena_fd < 0)
+		return -errno;
+	boot->arena_fd = inherit(l, arena_fd);
+	if (boot->arena_fd < 0)
 		return -errno;
 	boot->pager_fd = pager(l, machine);
 	if (boot->pager_fd < 0)

@@ -54,6 +54,11 @@ struct machine *machine_new(const struct machine_config *config, char *err, size
 	m->peers_event = -1;
 	init_locks(m);
 	context_layout_init(&m->context);
+	ret = mm_open_arena(m);
+	if (ret) {
+		snprintf(err, err_size, "no memory for the control areas of stubs: %s", strerror(-ret));
+		goto fail;
+	}
 	ret = pager_start(m, err, err_size);
 	if (ret)
 		goto fail;
@@ -74,6 +79,7 @@ fail:
 	m->stopping = true;
 	peers_stop(m);
 	pager_stop(m);
+	mm_close_arena(m);
 	free(m);
 	return NULL;
 }
@@ -99,6 +105,11 @@ int machine_attach_mm(struct machine *m, struct link *link)
 int machine_rights_fd(const struct machine *m)
 {
 	return m->rights_fd;
+}
+
+int machine_arena_fd(const struct machine *m)
+{
+	return m->arena_fd;
 }
 
 int machine_frame_fd(const struct machine *m)
@@ -135,15 +146,17 @@ static void add_core(struct machine_stats *stats, struct machine *m)
 
 void machine_get_stats(struct machine *m, struct machine_stats *stats)
 {
+	const volatile struct stub_arena *arena = (const void *)m->arena;
+
 	memset(stats, 0, sizeof(*stats));
 	stats->stubs = m->stubs;
 	stats->frames_present = pager_present(m);
 	for (unsigned i = 0; i < own_node(m)->cpu_count; i++) {
 		struct executor *x = &m->executors[i];
 
-		stats->runs += x->runs;
-		stats->interrupts += x->interrupts;
-		stats->user_ns += x->user_ns;
+		stats->runs += x->runs + arena->slot[i + 1].runs;
+		stats->interrupts += x->interrupts + arena->slot[i + 1].interrupts;
+		stats->user_ns += x->user_ns + arena->slot[i + 1].user_ns;
 		add_link(&stats->kernel_bytes_in, &stats->kernel_bytes_out, x->link);
 	}
 	add_link(&stats->kernel_bytes_in, &stats->kernel_bytes_out, m->mm_link);
@@ -183,6 +196,7 @@ void machine_free(struct machine *m)
 {
 	quiesce(m);
 	pager_stop(m);
+	mm_close_arena(m);
 	pthread_mutex_destroy(&m->mms_lock);
 	pthread_mutex_destroy(&m->hot_lock);
 	pthread_mutex_destroy(&m->reap_lock);

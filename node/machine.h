@@ -36,8 +36,8 @@ struct mm {
 	pid_t pid;
 	int uffd;
 	int socket;			/* to the stub's service thread */
-	uint8_t *area;			/* the stub's control area, as this process maps it */
-	size_t area_size;
+	unsigned area_number;
+	uint8_t *area;			/* the stub's control area in machine.arena; NULL: none yet */
 	unsigned slots;
 	pid_t tid[STUB_SLOTS_MAX];	/* of the CPU threads */
 	pthread_mutex_t lock;		/* map, slot 0, and mapping system calls of the stub */
@@ -79,6 +79,9 @@ void slot_resume(struct slot slot);
 int slot_wait(struct slot slot, uint32_t go);
 /* Can this host run stubs?  0, or -ENOEXEC: no (said in the log). */
 int mm_probe(struct machine *m);
+/* Before any mm; 0 or -errno. */
+int mm_open_arena(struct machine *m);
+void mm_close_arena(struct machine *m);
 int mm_start_threads(struct machine *m);
 void mm_stop_threads(struct machine *m);
 void *mm_channel_thread(void *machine);
@@ -199,6 +202,8 @@ struct machine {
 	pthread_mutex_t mms_lock;
 	struct mm *mms[MM_HASH];
 	uint64_t revoked_absent;	/* newest REVOKE of an mm that had no stub here */
+	int arena_fd;			/* stub.h; mapped whole, as it is sparse */
+	uint8_t *arena;
 	atomic_ullong stubs;
 	struct link *mm_link;
 	pthread_t mm_thread;
@@ -210,6 +215,8 @@ struct machine {
 	pthread_cond_t reap_wake;
 	struct mm *reap;
 	pthread_t reap_thread;
+	uint64_t area_used[STUB_AREAS_MAX / 64];	/* reap_lock; a bit for each control area */
+	unsigned area_next;		/* where to look for a free one */
 
 	pthread_mutex_t frames_lock;	/* dsm and everything below up to the next blank line */
 	struct dsm *dsm;

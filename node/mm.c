@@ -120,9 +120,8 @@ struct slot mm_slot(const struct mm *mm, unsigned slot)
 	return (struct slot){
 		.mm = mm,
 		.tid = mm->tid[slot],
-		.orders = (struct stub_orders *)mm->area + slot,
-		.report = (struct stub_report *)(mm->area + mm->slots * sizeof(struct stub_orders) +
-						 slot * STUB_REPORT_SIZE),
+		.orders = stub_orders_of(mm->area, slot),
+		.report = stub_report_of(mm->area, mm->slots, slot),
 	};
 }
 
@@ -324,7 +323,7 @@ static int receive_fd(int sock)
 	return fd;
 }
 
-static int spawn(struct machine *m, struct mm *mm, int sock, int area_fd)
+static int spawn(struct machine *m, struct mm *mm, int sock)
 {
 	char *argv[] = { "pangea-user", NULL }, *envp[] = { NULL };
 	posix_spawn_file_actions_t actions;
@@ -335,7 +334,7 @@ static int spawn(struct machine *m, struct mm *mm, int sock, int area_fd)
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, sock, STUB_FD_SOCKET);
 	posix_spawn_file_actions_adddup2(&actions, m->frame_fd, STUB_FD_FRAMES);
-	posix_spawn_file_actions_adddup2(&actions, area_fd, STUB_FD_AREA);
+	posix_spawn_file_actions_adddup2(&actions, m->arena_fd, STUB_FD_AREA);
 	posix_spawnattr_init(&attr);
 	sigemptyset(&none);
 	posix_spawnattr_setsigmask(&attr, &none);
@@ -357,21 +356,23 @@ static int wait_for_threads(struct machine *m, struct mm *mm)
 			ret = slot_wait(mm_slot(mm, i), 1);
 		while (ret == -ETIMEDOUT);
 		mm->tid[i] = mm_slot(mm, i).report->tid;
+		mm_slot(mm, i).orders->pid = mm->pid;
+		mm_slot(mm, i).orders->tid = mm->tid[i];
 		pin_thread(own_node(m)->cpu_start + i - 1, mm->tid[i]);
 	}
 	return ret;
 }
 
 /* Start the stub and take its userfaultfd. */
-static int start_stub(struct machine *m, struct mm *mm, int area_fd)
+static int start_stub(struct machine *m, struct mm *mm)
 {
-	struct stub_init init = { .slots = mm->slots };
+	struct stub_init init = { .slots = mm->slots, .area = mm->area_number };
 	int sock[2], ret;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
 		return -errno;
 	mm->socket = sock[0];
-	ret = spawn(m, mm, sock[1], area_fd);
+	ret = spawn(m, mm, sock[1]);
 	close(sock[1]);
 	if (ret) {
 		mm->pid = 0;
@@ -384,25 +385,84 @@ static int start_stub(struct machine *m, struct mm *mm, int area_fd)
 	return mm->uffd < 0 ? mm->uffd : wait_for_threads(m, mm);
 }
 
-static int map_area(struct mm *mm)
-{
-	int fd = memfd_create("pangea-area", MFD_CLOEXEC);
+/* --- control areas --- */
 
-	if (fd < 0)
+static size_t arena_size(const struct machine *m)
+{
+	return STUB_AREAS + STUB_AREAS_MAX * STUB_AREA_SIZE(own_node(m)->cpu_count + 1);
+}
+
+int mm_open_arena(struct machine *m)
+{
+	void *arena;
+	int ret;
+
+	m->arena_fd = memfd_create("pangea-arena", MFD_CLOEXEC);
+	if (m->arena_fd < 0)
 		return -errno;
-	mm->area_size = mm->slots * (sizeof(struct stub_orders) + STUB_REPORT_SIZE);
-	if (ftruncate(fd, mm->area_size))
-		goto fail;
-	mm->area = mmap(NULL, mm->area_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (mm->area == MAP_FAILED)
-		goto fail;
+	arena = MAP_FAILED;
+	if (!ftruncate(m->arena_fd, arena_size(m)))
+		arena = mmap(NULL, arena_size(m), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->arena_fd, 0);
+	if (arena != MAP_FAILED) {
+		m->arena = arena;
+		return 0;
+	}
+	ret = -errno;
+	close(m->arena_fd);
+	return ret;
+}
+
+void mm_close_arena(struct machine *m)
+{
+	if (!m->arena)
+		return;
+	munmap(m->arena, arena_size(m));
+	close(m->arena_fd);
+}
+
+/* Its number, or -ENOSPC. */
+static int take_area(struct machine *m)
+{
+	int number = -ENOSPC;
+
+	pthread_mutex_lock(&m->reap_lock);
+	for (unsigned i = 0; i < STUB_AREAS_MAX && number < 0; i++) {
+		unsigned n = (m->area_next + i) % STUB_AREAS_MAX;
+
+		if (!(m->area_used[n / 64] >> n % 64 & 1))
+			number = (int)n;
+	}
+	if (number >= 0) {
+		m->area_used[number / 64] |= 1ull << number % 64;
+		m->area_next = number + 1;
+	}
+	pthread_mutex_unlock(&m->reap_lock);
+	return number;
+}
+
+static int open_area(struct machine *m, struct mm *mm)
+{
+	int number = take_area(m);
+
+	if (number < 0)
+		return number;
+	mm->area_number = number;
+	mm->area = m->arena + STUB_AREAS + number * STUB_AREA_SIZE(mm->slots);
 	for (unsigned i = 1; i < mm->slots; i++)
 		mm_slot(mm, i).orders->go = 1;		/* report.parked is 0: it has not */
-	return fd;
-fail:
-	mm->area = NULL;
-	close(fd);
-	return -ENOMEM;
+	return 0;
+}
+
+/* The stub has ended.  Who gets the area next finds zeros. */
+static void close_area(struct machine *m, struct mm *mm)
+{
+	if (!mm->area)
+		return;
+	if (madvise(mm->area, STUB_AREA_SIZE(mm->slots), MADV_REMOVE))
+		memset(mm->area, 0, STUB_AREA_SIZE(mm->slots));
+	pthread_mutex_lock(&m->reap_lock);
+	m->area_used[mm->area_number / 64] &= ~(1ull << mm->area_number % 64);
+	pthread_mutex_unlock(&m->reap_lock);
 }
 
 static void mm_release(struct machine *m, struct mm *mm)
@@ -415,8 +475,7 @@ static void mm_release(struct machine *m, struct mm *mm)
 		close(mm->uffd);
 	if (mm->socket >= 0)
 		close(mm->socket);
-	if (mm->area)
-		munmap(mm->area, mm->area_size);
+	close_area(m, mm);
 	table_clear_range(mm, 0, 1ull << (LEVELS * LEVEL_BITS + 12));
 	for (unsigned i = 0; i < STUB_SLOTS_MAX; i++)
 		free(mm->fp[i].bytes);
@@ -428,7 +487,7 @@ static void mm_release(struct machine *m, struct mm *mm)
 static struct mm *mm_new(struct machine *m, uint64_t id)
 {
 	struct mm *mm = calloc(1, sizeof(*mm));
-	int fd, ret;
+	int ret;
 
 	if (!mm)
 		return NULL;
@@ -439,10 +498,9 @@ static struct mm *mm_new(struct machine *m, uint64_t id)
 	mm->references = 1;
 	pthread_mutex_init(&mm->lock, NULL);
 	m->stubs++;
-	fd = map_area(mm);
-	ret = fd < 0 ? fd : start_stub(m, mm, fd);
-	if (fd >= 0)
-		close(fd);
+	ret = open_area(m, mm);
+	if (!ret)
+		ret = start_stub(m, mm);
 	if (!ret)
 		return mm;
 	log_line(LOG_WARNING, "cannot start a stub process (%s): %s", m->config.stub_path, strerror(-ret));

@@ -84,6 +84,7 @@ int machine_attach_mm(struct machine *m, struct link *link);
 /* Node 0: descriptors that the kernel process inherits. */
 int machine_frame_fd(const struct machine *m);
 int machine_rights_fd(const struct machine *m);
+int machine_arena_fd(const struct machine *m);
 /* Node 0: start serving the kernel's own faults; fd: our end of ssi_boot.pager_fd.  Takes the fd. */
 int machine_attach_kernel(struct machine *m, int fd);
 

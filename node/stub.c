@@ -426,7 +426,7 @@ static void send_userfaultfd(void)
 		die(14);
 }
 
-static void map_area(uintptr_t where, size_t size, int prot, size_t offset)
+static void map_area(uintptr_t where, size_t size, int prot, uint64_t offset)
 {
 	if (sys(__NR_mmap, where, size, prot, MAP_SHARED | MAP_FIXED_NOREPLACE, STUB_FD_AREA, offset) != (long)where)
 		die(15);
@@ -435,18 +435,20 @@ static void map_area(uintptr_t where, size_t size, int prot, size_t offset)
 __attribute__((used)) static _Noreturn void start(void)
 {
 	struct stub_init init;
+	uint64_t area;
 	size_t size;
 
 	sys(__NR_prctl, PR_SET_NAME, "pangea-user");
 	if (sys(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL) || sys(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1))
 		die(10);
 	if (sys(__NR_read, STUB_FD_SOCKET, &init, sizeof(init)) != sizeof(init) ||
-	    init.slots < 2 || init.slots > STUB_SLOTS_MAX)
+	    init.slots < 2 || init.slots > STUB_SLOTS_MAX || init.area >= STUB_AREAS_MAX)
 		die(11);
 	send_userfaultfd();
+	area = STUB_AREAS + init.area * STUB_AREA_SIZE(init.slots);
 	size = init.slots * sizeof(struct stub_orders);
-	map_area(STUB_ORDERS, size, PROT_READ, 0);
-	map_area(STUB_REPORTS, init.slots * STUB_REPORT_SIZE, PROT_READ | PROT_WRITE, size);
+	map_area(STUB_ORDERS, size, PROT_READ, area);
+	map_area(STUB_REPORTS, init.slots * STUB_REPORT_SIZE, PROT_READ | PROT_WRITE, area + size);
 	if (sys(__NR_close, STUB_FD_AREA))
 		die(16);
 	asm volatile("mov %0, %%rsp\n\txor %%ebp, %%ebp\n\tcall *%1"

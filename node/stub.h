@@ -4,7 +4,9 @@
  *
  * A stub holds one address space of the machine on one node.  Its own code and its control areas lie above
  * everything the machine's kernel gives to user programs, at fixed addresses; all other addresses
- * belong to user code.  A control area is a memory file shared with pangead.  Slots:
+ * belong to user code.  All control areas of a node are in one memory file, the arena, which pangead has mapped and,
+ * on the kernel host, the kernel, which hands its own CPUs' slots over itself (ssi/overlay/arch/um/ssi/local.c); a
+ * stub maps its own area only.  Slots:
  *
  *   slot 0      the service thread: carries out map operations, never runs user code
  *   slot 1..    one thread for each CPU of the node: runs user code, and parks in its signal handler
@@ -35,7 +37,7 @@
 /* Descriptors that the stub program is started with. */
 #define STUB_FD_SOCKET		0	/* sends its userfaultfd here, once; then the service thread's */
 #define STUB_FD_FRAMES		1	/* the node's frame cache */
-#define STUB_FD_AREA		2	/* orders of all slots, then reports; closed after mapping */
+#define STUB_FD_AREA		2	/* the arena; closed after mapping */
 #define STUB_FD_UFFD		3
 
 /* enum stub_op.kind; the service thread is in assembler */
@@ -69,7 +71,9 @@ struct stub_orders {
 	uint32_t op_count;
 	uint64_t fs_base, gs_base;
 	struct stub_op ops[STUB_OPS_MAX];
-	uint8_t rest[4096 - 32 - STUB_OPS_MAX * sizeof(struct stub_op)];
+	/* slots 1..: the thread, for signals */
+	int32_t pid, tid;
+	uint8_t rest[4096 - 40 - STUB_OPS_MAX * sizeof(struct stub_op)];
 };
 
 struct stub_report {
@@ -94,7 +98,29 @@ _Static_assert(offsetof(struct stub_orders, op_count) == 12 && offsetof(struct s
 /* What the stub reads from STUB_FD_SOCKET first. */
 struct stub_init {
 	uint32_t slots;			/* in all, the service's included */
-	uint32_t reserved;
+	uint32_t area;			/* number */
 };
+
+/* The arena begins with what the kernel counts of its own CPUs' runs; a slot's are written by its CPU only. */
+struct stub_arena {
+	struct { uint64_t runs, interrupts, user_ns; } slot[STUB_SLOTS_MAX];
+};
+
+#define STUB_AREAS		4096	/* offset of the first area */
+#define STUB_AREAS_MAX		32768
+#define STUB_AREA_SIZE(slots)	((uint64_t)(slots) * (sizeof(struct stub_orders) + STUB_REPORT_SIZE))
+
+_Static_assert(sizeof(struct stub_arena) <= STUB_AREAS, "what comes before the areas");
+
+/* Orders and report of a slot, where an area of so many slots is mapped. */
+static inline struct stub_orders *stub_orders_of(void *area, unsigned slot)
+{
+	return (struct stub_orders *)area + slot;
+}
+
+static inline struct stub_report *stub_report_of(void *area, unsigned slots, unsigned slot)
+{
+	return (void *)((uint8_t *)area + slots * sizeof(struct stub_orders) + (uint64_t)slot * STUB_REPORT_SIZE);
+}
 
 #endif

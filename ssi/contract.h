@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 #define SSI_BOOT_MAGIC		0x49535350u
-#define SSI_BOOT_VERSION	2
+#define SSI_BOOT_VERSION	3
 #define SSI_NODES_MAX		16
 #define SSI_CPUS_MAX		64
 
@@ -38,7 +38,7 @@ struct ssi_boot {
 	__s32 frame_fd;		/* the kernel host's frame cache, as large as the machine's memory */
 	__s32 pager_fd;		/* UNIX socket: the kernel sends struct ssi_pager and its userfaultfd */
 	__s32 rights_fd;	/* what the kernel host holds: a byte for each frame, see SSI_RIGHTS */
-	__u32 reserved;
+	__s32 arena_fd;		/* control areas of the kernel host's stubs (node/stub.h) */
 	struct ssi_boot_node nodes[SSI_NODES_MAX];
 	__s32 cpu_fd[SSI_CPUS_MAX];	/* cpu channels (net/wire.h) */
 };

@@ -408,7 +408,13 @@ static void fields_of_cpu(void **state)
 {
 	const struct step steps[] = {
 		BAD(make_run_small, m.hdr.reserved = 1),
-		BAD(make_run_small, m.run.flags = 4),
+		BAD(make_run_small, m.run.flags = 16),
+		FINE(make_run_small, m.run.flags = WIRE_RUN_LOADED),
+		FINE(make_run_small, m.run.flags = WIRE_RUN_LOADED | WIRE_RUN_STARTED),
+		BAD(make_run_small, m.run.flags = WIRE_RUN_STARTED),
+		FINE(make_run_remove_all, m.run.flags = WIRE_RUN_LOADED),
+		BAD(make_run_remove_all, m.run.flags = WIRE_RUN_LOADED | WIRE_RUN_STARTED),
+		BAD(make_run_large, m.run.flags |= WIRE_RUN_LOADED),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_SINGLESTEP),
 		BAD(make_run_small, m.run.flags = WIRE_RUN_FP),
 		BAD(make_run_small, m.run.fp_length = 512),
@@ -455,7 +461,7 @@ static void fields_of_cpu(void **state)
 		BAD(make_event_small, m.event.signal = 65),
 		BAD(make_event_small, m.event.flags = WIRE_RUN_SINGLESTEP),
 		BAD(make_event_small, m.event.flags = WIRE_RUN_FP),
-		BAD(make_event_small, m.event.reserved = 1),
+		FINE(make_event_small, m.event.area = 0xffff),
 		BAD(make_event_small, m.event.fp_length = 512),
 		FINE(make_event_small, m.event.signal = 0),
 		BAD(make_event_large, m.event.fp_length = 0),

@@ -92,6 +92,10 @@ static int __init ssi_attach(void)
 	ssi_rights = ssi_map_rights(ssi_boot.rights_fd, pager.frames);
 	if (!ssi_rights)
 		panic("no room for the rights on %llu frames", (unsigned long long)pager.frames);
+	ssi_pin_prepare();
+	ret = ssi_open_arena(ssi_boot.arena_fd, ssi_boot.nodes[0].cpu_count);
+	if (ret)
+		panic("no room for the control areas of stubs (%d)", ret);
 	ret = ssi_hand_over(ssi_boot.pager_fd, &pager, uffd);
 	if (ret)
 		panic("the daemon does not serve this kernel's faults (%d)", ret);

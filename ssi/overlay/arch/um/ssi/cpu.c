@@ -99,6 +99,11 @@ void ssi_cpu_watch(unsigned int cpu)
 		lost(cpu, "it has sent what was not asked, or closed the channel");
 }
 
+static struct wire_map *run_maps(struct ssi_cpu *c)
+{
+	return (struct wire_map *)(&c->msg.run + 1);
+}
+
 /* The vector state goes along unless the executor has it already. */
 static u32 add_fp(struct ssi_cpu *c, u64 mm, const struct uml_pt_regs *regs, u8 *to)
 {
@@ -113,29 +118,35 @@ static u32 add_fp(struct ssi_cpu *c, u64 mm, const struct uml_pt_regs *regs, u8 
 	return length;
 }
 
-static void send_run(struct ssi_cpu *c, unsigned int node, struct uml_pt_regs *regs, unsigned long fault)
+/* What remains to be said of a RUN: flags, registers, vector state. */
+static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 {
-	struct ssi_mm *sm = current->mm->context.ssi;
 	struct wire_run *run = &c->msg.run;
-	struct wire_map *maps = (struct wire_map *)(run + 1);
-	u32 fp_length;
-	u64 epoch;
+	u32 fp_length = 0;
 
-	memset(run, 0, sizeof(*run));
-	run->map_count = ssi_mm_enter(sm, node, fault, maps, &epoch);
-	run->map_epoch = epoch;
-	fp_length = add_fp(c, sm->id, regs, (u8 *)(maps + run->map_count));
-	run->hdr.length = sizeof(*run) + run->map_count * sizeof(*maps) + fp_length;
+	if (!(flags & WIRE_RUN_LOADED))
+		fp_length = add_fp(c, run->mm, regs, (u8 *)(run_maps(c) + run->map_count));
+	run->hdr.length = sizeof(*run) + run->map_count * sizeof(struct wire_map) + fp_length;
 	run->hdr.type = WIRE_RUN;
 	run->hdr.seq = ++c->run;
-	run->mm = sm->id;
-	run->flags = (fp_length ? WIRE_RUN_FP : 0) | (singlestepping() ? WIRE_RUN_SINGLESTEP : 0);
+	run->flags = flags | (fp_length ? WIRE_RUN_FP : 0) | (singlestepping() ? WIRE_RUN_SINGLESTEP : 0);
 	run->fp_length = fp_length;
 	run->pid = task_tgid_nr(current);
 	strscpy(run->comm, current->comm, sizeof(run->comm));
 	memcpy(run->gp, regs->gp, sizeof(run->gp));
 	if (ssi_link_send(ssi_boot.cpu_fd[raw_smp_processor_id()], run, run->hdr.length))
 		ssi_cpu_lost("it has closed the channel");
+}
+
+/* Begin a RUN with what must be mapped first. */
+static void enter(struct ssi_cpu *c, struct ssi_mm *sm, unsigned int node, unsigned long fault)
+{
+	u64 epoch;
+
+	memset(&c->msg.run, 0, sizeof(c->msg.run));
+	c->msg.run.mm = sm->id;
+	c->msg.run.map_count = ssi_mm_enter(sm, node, fault, run_maps(c), &epoch);
+	c->msg.run.map_epoch = epoch;
 }
 
 static void take_fp(struct ssi_cpu *c, struct uml_pt_regs *regs)
@@ -162,10 +173,8 @@ static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 	const char *why;
 	int n;
 
-	c->in_user = 1;
 	n = ssi_link_wait(ssi_boot.cpu_fd[raw_smp_processor_id()], WIRE_PURPOSE_CPU, event, sizeof(*event),
 			  sizeof(c->msg), control_wanted, interrupt_user, NULL, &why);
-	c->in_user = 0;
 	if (n < 0)
 		ssi_cpu_lost(why);
 	if (event->hdr.type != WIRE_EVENT || event->hdr.seq != c->run || event->mm != current->mm->context.ssi->id)
@@ -176,8 +185,42 @@ static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 	regs->faultinfo.cr2 = event->fault_address;
 	regs->faultinfo.error_code = event->fault_error;
 	regs->faultinfo.trap_no = event->fault_trap;
-	regs->is_user = 1;
 	take_fp(c, regs);
+	WRITE_ONCE(current->mm->context.ssi->area, ssi_cpu_node(raw_smp_processor_id()) ? 0 : event->area);
+}
+
+/* What user code has destroyed cannot run on: as if its stub were lost. */
+static void read_slot(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml_pt_regs *regs)
+{
+	struct wire_event *event = &c->msg.event;
+	struct ssi_trap trap;
+
+	event->signal = ssi_slot_signal(slot);
+	if (ssi_slot_read(slot, &trap, regs->gp, regs->fp, host_fp_size) || !is_event(event->signal))
+		event->signal = 0;
+	event->code = trap.code;
+	regs->faultinfo.cr2 = trap.address;
+	regs->faultinfo.error_code = trap.error;
+	regs->faultinfo.trap_no = trap.number;
+}
+
+/* On the kernel host; the executor is needed for mappings, frames, and patience. */
+static void run_local(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml_pt_regs *regs)
+{
+	bool started = !c->msg.run.map_count;
+
+	if (ssi_slot_load(slot, regs->gp, regs->fp, host_fp_size, singlestepping())) {
+		c->msg.event.signal = 0;
+		return;
+	}
+	if (started && !ssi_local_run(slot, control_wanted)) {
+		read_slot(c, slot, regs);
+		return;
+	}
+	send_run(c, regs, WIRE_RUN_LOADED | (started ? WIRE_RUN_STARTED : 0));
+	receive_event(c, regs);
+	if (ssi_slot_read_fp(slot, regs->fp, host_fp_size))
+		c->msg.event.signal = 0;
 }
 
 /* The stub process is lost, for example to the host's out-of-memory killer: so is everyone who uses the mm. */
@@ -193,7 +236,9 @@ static unsigned long run_user(struct uml_pt_regs *regs, unsigned long fault)
 {
 	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
 	unsigned int node = ssi_cpu_node(raw_smp_processor_id());
+	struct ssi_mm *sm = current->mm->context.ssi;
 	struct siginfo info = {};
+	struct ssi_slot slot;
 	int signal;
 
 	BUILD_BUG_ON(sizeof(((struct wire_run *)NULL)->gp) != sizeof(regs->gp));
@@ -202,10 +247,18 @@ static unsigned long run_user(struct uml_pt_regs *regs, unsigned long fault)
 		c->pinned = true;
 	}
 	ssi_channel_begin(c);
-	send_run(c, node, regs, fault);
-	receive_event(c, regs);
+	enter(c, sm, node, fault);
+	c->in_user = 1;
+	if (ssi_local_slot(&slot, sm)) {
+		run_local(c, &slot, regs);
+	} else {
+		send_run(c, regs, 0);
+		receive_event(c, regs);
+	}
+	c->in_user = 0;
+	regs->is_user = 1;
 	ssi_channel_end(c);
-	ssi_mm_leave(current->mm->context.ssi, node);
+	ssi_mm_leave(sm, node);
 	signal = c->msg.event.signal;
 	info.si_signo = signal;
 	info.si_code = c->msg.event.code;

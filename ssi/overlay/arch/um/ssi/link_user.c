@@ -121,15 +121,26 @@ int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int siz
 	return ssi_link_receive(fd, purpose, buf, min, size, why);
 }
 
-/* Not the C library's functions: the kernel has its own of these names. */
-void ssi_pin(int cpu)
+/* The host's CPUs that the kernel may use; none: it is not to pin. */
+static cpu_set_t allowed;
+
+/* Not the C library's functions, here and below: the kernel has its own of these names. */
+void ssi_pin_prepare(void)
 {
 	const char *pin = getenv("PANGEA_PIN");
-	cpu_set_t allowed, one;
+
+	if (pin && !strcmp(pin, "off"))
+		return;
+	if (syscall(__NR_sched_getaffinity, 0, sizeof(allowed), &allowed) < 0)
+		CPU_ZERO(&allowed);
+}
+
+void ssi_pin(int cpu)
+{
+	cpu_set_t one;
 	int skip, i;
 
-	CPU_ZERO(&allowed);
-	if ((pin && !strcmp(pin, "off")) || syscall(__NR_sched_getaffinity, getpid(), sizeof(allowed), &allowed) < 0)
+	if (!CPU_COUNT(&allowed))
 		return;
 	skip = cpu % CPU_COUNT(&allowed);
 	for (i = 0; i < CPU_SETSIZE; i++)

@@ -4,6 +4,7 @@
  *
  *   boot.c, boot_user.c   what the daemon told; the userfaultfd of the linear mapping
  *   cpu.c                 running the user half of a CPU
+ *   local.c, local_user.c the same without the daemon, on the kernel host
  *   mm.c                  address spaces: giving rights lazily, taking them away at once
  *   node.c                the mm channel of each node
  *   frames.c              frames that the kernel frees and allocates
@@ -32,13 +33,40 @@ int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int siz
 		  void (*interrupt)(void *), void *arg, const char **why);
 /* Is there something to receive, or the end? */
 int ssi_link_readable(int fd);
-/* The calling CPU's host thread to one of the host's CPUs, unless PANGEA_PIN=off is in the environment. */
+/*
+ * The calling CPU's host thread to one of the host's CPUs, unless PANGEA_PIN=off is in the environment; after
+ * ssi_pin_prepare(), which must come before any CPU is pinned.
+ */
+void ssi_pin_prepare(void);
 void ssi_pin(int cpu);
 /*
  * Close a channel over which nothing good comes any more.  The daemons end a machine that has lost a part of
  * it; until then nothing can go on.
  */
 void ssi_lost(int fd, const char *what, const char *why) __attribute__((noreturn));
+
+/* local_user.c: the threads of stubs on the kernel host; each is used by its CPU only, and has parked unless said */
+struct ssi_slot { unsigned int area, number; };
+struct ssi_trap { int code; unsigned long address, error, number; };	/* si_code; of a fault */
+
+/* 0 or -errno */
+int ssi_open_arena(int fd, unsigned int cpus);
+/* gp: in the order of struct user_regs_struct.  0; -EFAULT, as all of these: user code has destroyed its frame. */
+int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, const void *fp, int fp_size, int singlestep);
+void ssi_slot_resume(const struct ssi_slot *s);
+/*
+ * After resuming, with IRQs disabled.  0: it has parked; -ETIMEDOUT: not until deadline (os_nsecs()); -EINTR: a signal
+ * or an IPI waits for IRQs to be enabled.
+ */
+int ssi_slot_wait(const struct ssi_slot *s, long long deadline);
+/* Make it park if it does not by itself; may be late. */
+void ssi_slot_interrupt(const struct ssi_slot *s);
+unsigned int ssi_slot_signal(const struct ssi_slot *s);
+/* Has it parked because of a frame that is not there? */
+int ssi_slot_frame_fault(const struct ssi_slot *s);
+int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long *gp, void *fp, int fp_size);
+int ssi_slot_read_fp(const struct ssi_slot *s, void *fp, int fp_size);
+void ssi_slot_count(const struct ssi_slot *s, long long user_ns, int interrupted);
 
 /* boot_user.c */
 /* NULL: it cannot be mapped. */
@@ -90,6 +118,14 @@ void ssi_cpu_watch(unsigned int cpu);
 /* What is the matter with the calling CPU's channel. */
 void ssi_cpu_lost(const char *why) __attribute__((noreturn));
 
+/* --- local.c --- */
+struct ssi_mm;
+
+/* The calling CPU's slot, if it is one of the kernel host and the mm has a stub there. */
+bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm);
+/* Run what is loaded: 0: it has parked; -EAGAIN: the executor must see to it, with WIRE_RUN_STARTED. */
+int ssi_local_run(const struct ssi_slot *slot, int (*wanted)(void));
+
 /* --- node.c --- */
 struct ssi_node {
 	raw_spinlock_t lock;	/* one request at a time on the mm channel */
@@ -135,6 +171,7 @@ struct ssi_mm_node {
 
 struct ssi_mm {
 	__u64 id;
+	unsigned int area;	/* 1 + number of its stub's control area on the kernel host; 0: not known yet */
 	raw_spinlock_t lock;	/* all of node[] */
 	struct ssi_mm_node node[];
 };

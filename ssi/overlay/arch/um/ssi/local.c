@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * CPUs of the kernel host: the kernel hands the stubs' threads over itself, without the daemon between.
+ *
+ * The daemon still makes the stubs, maps, brings frames, and waits for threads that compute for long, so that it alone
+ * has to know what becomes of a stub process.  So a stay in user mode goes
+ *
+ *	 mappings to make?  --yes-->  RUN(LOADED)  ---------------------------------+
+ *	      | no                                                                  v
+ *	 resume the thread, wait  --frame fault, or PATIENCE_NS have passed-->  RUN(STARTED)  -->  EVENT
+ *	      |
+ *	      +--> it has parked: a system call, a fault that is ours, a trap, an interruption
+ *
+ * In the wait IRQs are disabled as the kernel knows it, so that a signal leaves a note, which ends the wait.
+ */
+#include <linux/irqflags.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <os.h>
+#include <skas.h>
+#include <sysdep/ptrace.h>
+#include "ssi_internal.h"
+
+#define PATIENCE_NS 2000000
+
+bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm)
+{
+	unsigned int cpu = raw_smp_processor_id(), area = READ_ONCE(sm->area);
+
+	if (!area || ssi_cpu_node(cpu))
+		return false;
+	*slot = (struct ssi_slot){ .area = area - 1, .number = cpu - ssi_boot.nodes[0].cpu_start + 1 };
+	return true;
+}
+
+/* Does the wait go on after this?  A SIGALRM that nobody wants any more was meant for an earlier run. */
+static bool late_interrupt(const struct ssi_slot *slot, bool told)
+{
+	return ssi_slot_signal(slot) == SIGALRM && !told;
+}
+
+/* Until the thread has parked, with IRQs disabled: 0, or -ETIMEDOUT. */
+static int wait_parked(const struct ssi_slot *slot, int (*wanted)(void), bool *told)
+{
+	long long deadline = os_nsecs() + PATIENCE_NS;
+	int ret;
+
+	for (;;) {
+		if (!*told && wanted()) {
+			*told = true;
+			ssi_slot_interrupt(slot);
+		}
+		ret = ssi_slot_wait(slot, deadline);
+		if (ret == -EINTR) {
+			local_irq_enable();
+			local_irq_disable();
+		} else if (!ret && late_interrupt(slot, *told)) {
+			ssi_slot_resume(slot);
+		} else {
+			return ret;
+		}
+	}
+}
+
+int ssi_local_run(const struct ssi_slot *slot, int (*wanted)(void))
+{
+	long long started = os_nsecs();
+	bool told = false;
+	int ret;
+
+	ssi_slot_resume(slot);
+	local_irq_disable();
+	ret = wait_parked(slot, wanted, &told);
+	local_irq_enable();
+	ssi_slot_count(slot, os_nsecs() - started, told);
+	return ret || ssi_slot_frame_fault(slot) ? -EAGAIN : 0;
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Slots of stubs on the kernel host, where the kernel has their control areas mapped (node/stub.h).
+ *
+ * The report of a slot lies in user code's address space: nothing there is used before it has been looked at, and what
+ * must not change between look and use is copied first.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <os.h>
+#include "../os-Linux/internal.h"
+#include "ssi_internal.h"
+#include "context.h"
+#include "stub.h"
+
+#define NO_SYSCALL (~0ul)
+
+static uint8_t *arena;
+static unsigned slots;			/* of an area */
+static struct context_layout layout;
+
+int ssi_open_arena(int fd, unsigned int cpus)
+{
+	void *map;
+
+	slots = cpus + 1;
+	map = mmap(NULL, STUB_AREAS + STUB_AREAS_MAX * STUB_AREA_SIZE(slots), PROT_READ | PROT_WRITE,
+		   MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	close(fd);
+	context_layout_init(&layout);
+	arena = map;
+	return 0;
+}
+
+static void *area_of(const struct ssi_slot *s)
+{
+	return arena + STUB_AREAS + s->area * STUB_AREA_SIZE(slots);
+}
+
+static struct stub_orders *orders_of(const struct ssi_slot *s)
+{
+	return stub_orders_of(area_of(s), s->number);
+}
+
+static struct stub_report *report_of(const struct ssi_slot *s)
+{
+	return stub_report_of(area_of(s), slots, s->number);
+}
+
+/* The signal frame of the parked thread; NULL: there is none. */
+static ucontext_t *frame_of(const struct ssi_slot *s)
+{
+	struct stub_report *r = report_of(s);
+	uint32_t offset = __atomic_load_n(&r->context_offset, __ATOMIC_RELAXED);
+
+	if (offset < sizeof(*r) || offset > STUB_REPORT_SIZE - sizeof(ucontext_t) || offset % 8)
+		return NULL;
+	return (ucontext_t *)((uint8_t *)r + offset);
+}
+
+static void *fp_of(const struct ssi_slot *s, ucontext_t *frame, uint32_t *size)
+{
+	uint8_t *report = (uint8_t *)report_of(s);
+
+	return context_fp(frame, report + STUB_REPORT_SIZE,
+			  (uintptr_t)report - (STUB_REPORTS + s->number * STUB_REPORT_SIZE), size);
+}
+
+static int load_fp(const struct ssi_slot *s, ucontext_t *frame, const void *fp, int size)
+{
+	uint32_t room, length = xstate_length(fp, size, layout.end);
+	void *area = fp_of(s, frame, &room);
+
+	if (!area)
+		return -EFAULT;
+	if (length == xstate_length(area, room, layout.end) && !memcmp(area, fp, length))
+		return 0;
+	return context_set_fp(&layout, area, room, fp, length) ? 0 : -EFAULT;
+}
+
+int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, const void *fp, int fp_size, int singlestep)
+{
+	struct stub_orders *o = orders_of(s);
+	uint64_t fs = gp[CONTEXT_FS_BASE], gs = gp[CONTEXT_GS_BASE];
+	ucontext_t *frame = frame_of(s);
+
+	if (!frame)
+		return -EFAULT;
+	context_set_gp(frame, gp, singlestep);
+	o->sync |= (o->fs_base != fs ? STUB_SYNC_FS : 0) | (o->gs_base != gs ? STUB_SYNC_GS : 0);
+	o->fs_base = fs;
+	o->gs_base = gs;
+	return load_fp(s, frame, fp, fp_size);
+}
+
+void ssi_slot_resume(const struct ssi_slot *s)
+{
+	struct stub_orders *o = orders_of(s);
+
+	__atomic_store_n(&o->go, o->go + 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&report_of(s)->stub_waits, __ATOMIC_SEQ_CST))
+		syscall(__NR_futex, &o->go, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+int ssi_slot_wait(const struct ssi_slot *s, long long deadline)
+{
+	struct timespec until = { deadline / 1000000000, deadline % 1000000000 };
+	struct stub_orders *o = orders_of(s);
+	struct stub_report *r = report_of(s);
+	struct futex_waitv words[3] = {
+		{ .uaddr = (uintptr_t)&r->parked, .flags = FUTEX_32 },
+		{ .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
+		{ .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
+	};
+	unsigned int *signals[2];
+	int ret = 0;
+
+	os_signal_words(signals);
+	words[1].uaddr = (uintptr_t)signals[0];
+	words[2].uaddr = (uintptr_t)signals[1];
+	__atomic_store_n(&o->daemon_waits, 1, __ATOMIC_SEQ_CST);
+	for (;;) {
+		words[0].val = __atomic_load_n(&r->parked, __ATOMIC_SEQ_CST);
+		if (words[0].val == o->go || ret)
+			break;
+		if (os_signals_pending())
+			ret = -EINTR;
+		else if (syscall(__NR_futex_waitv, words, 3, 0, &until, CLOCK_MONOTONIC) < 0 && errno == ETIMEDOUT)
+			ret = -ETIMEDOUT;
+	}
+	__atomic_store_n(&o->daemon_waits, 0, __ATOMIC_RELAXED);
+	if (words[0].val != o->go)
+		return ret;
+	o->sync = 0;
+	return 0;
+}
+
+void ssi_slot_interrupt(const struct ssi_slot *s)
+{
+	const struct stub_orders *o = orders_of(s);
+
+	syscall(__NR_tgkill, o->pid, o->tid, SIGALRM);
+}
+
+unsigned int ssi_slot_signal(const struct ssi_slot *s)
+{
+	return __atomic_load_n(&report_of(s)->signal, __ATOMIC_RELAXED);
+}
+
+int ssi_slot_frame_fault(const struct ssi_slot *s)
+{
+	return ssi_slot_signal(s) == SIGBUS && report_of(s)->code == BUS_ADRERR;
+}
+
+int ssi_slot_read_fp(const struct ssi_slot *s, void *fp, int fp_size)
+{
+	ucontext_t *frame = frame_of(s);
+	uint32_t room, length;
+	void *area;
+
+	if (!frame)
+		return -EFAULT;
+	area = fp_of(s, frame, &room);
+	if (!area)
+		return -EFAULT;
+	length = xstate_length(area, room, layout.end);
+	if (length > (uint32_t)fp_size)
+		return -EFAULT;
+	memcpy(fp, area, length);
+	return 0;
+}
+
+int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long *gp, void *fp, int fp_size)
+{
+	const struct stub_orders *o = orders_of(s);
+	const struct stub_report *r = report_of(s);
+	ucontext_t *frame = frame_of(s);
+
+	if (!frame)
+		return -EFAULT;
+	*trap = (struct ssi_trap){
+		.code = r->code,
+		.address = frame->uc_mcontext.gregs[REG_CR2],
+		.error = frame->uc_mcontext.gregs[REG_ERR],
+		.number = frame->uc_mcontext.gregs[REG_TRAPNO],
+	};
+	memset(gp, 0, WIRE_GP_COUNT * sizeof(*gp));
+	context_get_gp(frame, gp);
+	gp[CONTEXT_ORIG_AX] = ssi_slot_signal(s) == SIGSYS ? (unsigned long)r->syscall : NO_SYSCALL;
+	gp[CONTEXT_FS_BASE] = o->fs_base;
+	gp[CONTEXT_GS_BASE] = o->gs_base;
+	return ssi_slot_read_fp(s, fp, fp_size);
+}
+
+void ssi_slot_count(const struct ssi_slot *s, long long user_ns, int interrupted)
+{
+	struct stub_arena *counters = (void *)arena;
+
+	counters->slot[s->number].runs++;
+	counters->slot[s->number].interrupts += interrupted;
+	counters->slot[s->number].user_ns += user_ns;
+}
