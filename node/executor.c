@@ -290,6 +290,14 @@ static bool has_gone_on(const struct run *r, unsigned long *last_ticks)
 	return *last_ticks != before || state == 'S';
 }
 
+/* Nothing may come over the channel during a RUN: it is the end, or nonsense, and nobody else looks. */
+static bool channel_speaks(const struct executor *x)
+{
+	struct pollfd p = { .fd = link_fd(x->link), .events = POLLIN };
+
+	return poll(&p, 1, 0) > 0;
+}
+
 /*
  * Wait until the thread parks again.  One that goes on although it was interrupted has blocked SIGALRM,
  * which only user code that tampers with its signal frame can do.
@@ -304,6 +312,8 @@ static int wait_parked(struct run *r)
 		ret = slot_wait(r->slot, r->go);
 		if (ret != -ETIMEDOUT)
 			return ret;
+		if (channel_speaks(r->executor))
+			return -EPIPE;
 		if (r->slot.orders->go != r->go || !was_interrupted(r))
 			continue;	/* a frame is on its way, or nobody has asked */
 		if (has_gone_on(r, &ticks) && !--patience) {
@@ -321,7 +331,7 @@ static bool is_event(uint32_t signal)
 	       signal == SIGILL || signal == SIGFPE || signal == SIGBUS;
 }
 
-/* Run until something happens that the kernel must know.  0 or -errno: the stub is lost. */
+/* Run until something happens that the kernel must know.  0 or -errno: the stub, or the channel, is lost. */
 static int execute(struct run *r)
 {
 	uint64_t started = now_ns();

@@ -379,6 +379,8 @@ static int start_stub(struct machine *m, struct mm *mm)
 		return ret;
 	}
 	hurry_thread(mm->pid);		/* its first thread, which serves */
+	if (own_node(m)->cpu_count == 1)
+		pin_thread(own_node(m)->cpu_start, mm->pid);	/* all whom it serves are there */
 	if (send(mm->socket, &init, sizeof(init), MSG_NOSIGNAL) != sizeof(init))
 		return -errno;
 	mm->uffd = receive_fd(mm->socket);
