@@ -186,7 +186,9 @@ static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 	regs->faultinfo.error_code = event->fault_error;
 	regs->faultinfo.trap_no = event->fault_trap;
 	take_fp(c, regs);
-	WRITE_ONCE(current->mm->context.ssi->area, ssi_cpu_node(raw_smp_processor_id()) ? 0 : event->area);
+	/* for good: who runs without loading trusts what was last exchanged, which loading does not keep */
+	if (!ssi_cpu_node(raw_smp_processor_id()))
+		WRITE_ONCE(current->mm->context.ssi->area, event->area);
 }
 
 /* What user code has destroyed cannot run on: as if its stub were lost. */
