@@ -328,6 +328,7 @@ void directory_done(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 {
 	struct frame *f = frame_find(d, msg->pfn);
 	const struct request *r = TAILQ_FIRST(&f->queue);
+	uint64_t until_ns;
 
 	if (directory_rights(d, f->pfn, from) < r->want) {
 		nodeset kept = r->want == DSM_SHARED ? directory_holders(d, f->pfn) : 0;
@@ -337,7 +338,9 @@ void directory_done(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 	if (d->now_ns >= f->until_ns)
 		f->resident = 0;
 	f->resident |= node_bit(from);
-	f->until_ns = residence_end(d, f, from);
+	until_ns = residence_end(d, f, from);
+	if (f->until_ns < until_ns)
+		f->until_ns = until_ns;
 	served_to_end(d, f);
 }
 

@@ -70,7 +70,7 @@ struct dsm_config {
 	 * to the last one's end, all zero at first.  dsm_state() xor its state at the start.  NULL: nowhere.
 	 */
 	uint8_t *states;
-	uint64_t residence_ns;	/* a granted frame stays at least so long before another node takes it */
+	uint64_t residence_ns;	/* a granted frame stays so long before another node takes it, if ways take equally long */
 	const struct dsm_ops *ops;
 	void *ctx;
 };

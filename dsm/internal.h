@@ -76,7 +76,7 @@ struct dsm {
 	uint8_t *states;		/* of all frames, xor the frame's first state here */
 	struct entry *entries;		/* of the frames at home here */
 	LIST_HEAD(, frame) buckets[FRAME_BUCKETS];
-	struct frame_list cooling;	/* in order of their DONEs */
+	struct frame_list cooling;	/* in order of their DONEs, so about in that of until_ns */
 	struct frame_list waiting;
 	size_t cooling_count;
 	uint64_t round_trip_ns;		/* from the home's GRANT to DONE, smoothed */

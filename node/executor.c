@@ -231,6 +231,11 @@ static void resume(struct run *r)
 	slot_resume(r->slot);
 }
 
+static bool is_frame_fault(const struct run *r)
+{
+	return r->signal == SIGBUS && r->slot.report->code == BUS_ADRERR;
+}
+
 /* A fault on a registered mapping: 1 when it is the pager's and somebody resumes the stub; 0: not. */
 static int frame_fault(struct run *r)
 {
@@ -239,7 +244,7 @@ static int frame_fault(struct run *r)
 	struct mapping mapping;
 	int ret;
 
-	if (r->signal != SIGBUS || r->slot.report->code != BUS_ADRERR || find_frame(r))
+	if (!is_frame_fault(r) || find_frame(r))
 		return 0;
 	w->address = r->slot.report->address & ~(uint64_t)(NODE_PAGE_SIZE - 1);
 	pthread_mutex_lock(&r->mm->lock);
@@ -345,11 +350,15 @@ static int execute(struct run *r)
 		ret = wait_parked(r);
 		if (ret) {
 			if (r->slot.orders->go != r->go)
-				pager_cancel(r->executor->machine, &r->executor->waiter);
+				pager_cancel(r->executor->machine, &r->executor->waiter, r->go);
 			break;
 		}
 		r->slot.orders->sync = 0;
 		r->signal = r->slot.report->signal;
+		if (is_frame_fault(r) && was_interrupted(r)) {
+			r->signal = SIGALRM;	/* it will fault again; user code may report faults for ever */
+			break;
+		}
 		if (r->signal == SIGALRM && !was_interrupted(r)) {
 			resume(r);
 			continue;

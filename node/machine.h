@@ -128,8 +128,8 @@ void pager_map_held(struct machine *m, int uffd, const struct wire_map *map);
  */
 unsigned pager_copy(struct machine *m, const struct wire_segment *segments, unsigned count, bool write,
 		    uint8_t *data, size_t *bytes);
-/* The stub is gone: nobody is to resume its thread any more.  It has not parked since pager_fault() said 1. */
-void pager_cancel(struct machine *m, struct waiter *w);
+/* The stub is gone: nobody is to resume its thread any more.  go: orders.go when that has been done already. */
+void pager_cancel(struct machine *m, struct waiter *w, uint32_t go);
 /*
  * Wait until the requests that this node has sent so far have been answered.  After a REVOKE: one that was still
  * under way might otherwise get a frame out of the hands of its next user.

@@ -20,9 +20,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -30,6 +32,7 @@
 
 #define ALIVE_CHECK_MIN_NS 4000000L	/* doubled from one look to the next */
 #define ALIVE_CHECK_MAX_NS 256000000L
+#define IDLE_WAKES 64		/* that were for nothing, before each nap */
 
 /* --- the mapping table: four levels of 512, like the hardware's --- */
 
@@ -139,22 +142,33 @@ void slot_resume(struct slot s)
 		syscall(SYS_futex, &s.orders->go, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
+/*
+ * User code can write the word and wake who waits for it, as often as it likes.  So time is looked at whatever has ended
+ * a wait, and who is always awake for nothing takes a nap: it may run under SCHED_FIFO.
+ */
 int slot_wait(struct slot s, uint32_t go)
 {
-	struct timespec check = { 0, ALIVE_CHECK_MIN_NS };
+	struct timespec check = { 0, ALIVE_CHECK_MIN_NS }, nap = { 0, 1000000 };
+	uint64_t started = now_ns();
+	unsigned wakes = 0;
 	uint32_t parked;
 	int ret = 0;
 
 	__atomic_store_n(&s.orders->daemon_waits, 1, __ATOMIC_SEQ_CST);
-	while ((parked = __atomic_load_n(&s.report->parked, __ATOMIC_SEQ_CST)) != go && !ret)
-		if (syscall(SYS_futex, &s.report->parked, FUTEX_WAIT, parked, &check, NULL, 0) < 0 &&
-		    errno == ETIMEDOUT) {
-			if (!mm_alive(s.mm))
-				ret = -ESRCH;
-			else if (check.tv_nsec >= ALIVE_CHECK_MAX_NS)
-				ret = -ETIMEDOUT;
-			check.tv_nsec *= 2;
-		}
+	while ((parked = __atomic_load_n(&s.report->parked, __ATOMIC_SEQ_CST)) != go && !ret) {
+		if (wakes++ % IDLE_WAKES == IDLE_WAKES - 1)
+			nanosleep(&nap, NULL);
+		syscall(SYS_futex, &s.report->parked, FUTEX_WAIT, parked, &check, NULL, 0);
+		if (__atomic_load_n(&s.report->parked, __ATOMIC_SEQ_CST) == go ||
+		    now_ns() < started + (uint64_t)check.tv_nsec)
+			continue;
+		if (!mm_alive(s.mm))
+			ret = -ESRCH;
+		else if (check.tv_nsec >= ALIVE_CHECK_MAX_NS)
+			ret = -ETIMEDOUT;
+		started += check.tv_nsec;
+		check.tv_nsec *= 2;
+	}
 	__atomic_store_n(&s.orders->daemon_waits, 0, __ATOMIC_RELAXED);
 	/* what the thread that resumed it did before that has happened before what we do now */
 	__atomic_load_n(&s.orders->go, __ATOMIC_ACQUIRE);
@@ -359,6 +373,8 @@ static int wait_for_threads(struct machine *m, struct mm *mm)
 		mm_slot(mm, i).orders->pid = mm->pid;
 		mm_slot(mm, i).orders->tid = mm->tid[i];
 		pin_thread(own_node(m)->cpu_start + i - 1, mm->tid[i]);
+		/* what a thread under SCHED_FIFO starts has nice 0 */
+		setpriority(PRIO_PROCESS, mm->tid[i], getpriority(PRIO_PROCESS, getpid()));
 	}
 	return ret;
 }
@@ -379,8 +395,6 @@ static int start_stub(struct machine *m, struct mm *mm)
 		return ret;
 	}
 	hurry_thread(mm->pid);		/* its first thread, which serves */
-	if (own_node(m)->cpu_count == 1)
-		pin_thread(own_node(m)->cpu_start, mm->pid);	/* all whom it serves are there */
 	if (send(mm->socket, &init, sizeof(init), MSG_NOSIGNAL) != sizeof(init))
 		return -errno;
 	mm->uffd = receive_fd(mm->socket);

@@ -395,13 +395,12 @@ static bool unlink_waiter(struct waiter **list, const struct waiter *w)
 	return false;
 }
 
-void pager_cancel(struct machine *m, struct waiter *w)
+void pager_cancel(struct machine *m, struct waiter *w, uint32_t go)
 {
-	uint32_t go = w->slot.orders->go;
 	bool found = false;
 
 	/* if in neither list, a thread in pager_settle() has it in hand, to resume it or to put it back */
-	while (!found && __atomic_load_n(&w->slot.orders->go, __ATOMIC_SEQ_CST) == go) {
+	while (!found && !m->stopping && __atomic_load_n(&w->slot.orders->go, __ATOMIC_SEQ_CST) != go) {
 		pthread_mutex_lock(&m->frames_lock);
 		found = unlink_waiter(pending_bucket(m, w->pfn), w) || unlink_waiter(&m->done, w);
 		pthread_mutex_unlock(&m->frames_lock);

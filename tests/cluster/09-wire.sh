@@ -68,7 +68,7 @@ attack_socket() {
 latecomer() {
 	local status=0
 
-	PANGEA_KEY=$1 in_network_of 0 timeout 30 "$BUILD/pangead" node --join "$(port_of 0)" \
+	PANGEA_KEY=$1 in_network_of 0 timeout 30 "${PANGEA_DAEMON:-$BUILD/pangead}" node --join "$(port_of 0)" \
 		--listen 127.0.0.1:0 --cpus 1 --stub "$BUILD/pangea-stub" --log "$WORK/late.log" --name late \
 		>"$WORK/out" 2>"$WORK/err" || status=$?
 	same "status of a late node" $status 125

@@ -114,6 +114,33 @@ static void call_on(void)
 	_exit(HARMLESS);
 }
 
+/* The first CPU's of whichever node this runs on. */
+static volatile struct stub_report *const first_report = (void *)(STUB_REPORTS + STUB_REPORT_SIZE);
+static const volatile struct stub_orders *const first_orders = (void *)(STUB_ORDERS + sizeof(struct stub_orders));
+
+/* Faults on pages that are not mapped, or interruptions, of which there were none. */
+static void report_for_ever(int signal, int code)
+{
+	for (;;) {
+		first_report->signal = signal;
+		first_report->code = code;
+		first_report->address = 4096;
+		first_report->parked = first_orders->go;
+	}
+}
+
+static void report_faults(void) { report_for_ever(SIGBUS, BUS_ADRERR); }
+static void report_interruptions(void) { report_for_ever(SIGALRM, SI_TKILL); }
+
+/* Never what the word should be. */
+static void change_the_word(void)
+{
+	for (;;) {
+		first_report->parked = 0;
+		first_report->parked = ~0u;
+	}
+}
+
 static uint8_t other_stack[65536] __attribute__((aligned(16)));
 
 /* Return from a signal that never was, to a place with all signals blocked or with another signal stack. */
@@ -143,25 +170,33 @@ static __attribute__((noreturn)) void forge_return(void (*to)(void), uintptr_t s
 static void forge(unsigned which)
 {
 	switch (which) {
+	/* killed from outside */
 	case 0:
-		forge_return(spin, 0);		/* killed from outside */
+		forge_return(spin, 0);
 	case 1:
-		forge_return(call_on, 0);
+		forge_return(report_faults, 0);
 	case 2:
-		forge_return(call_on, (uintptr_t)other_stack);
+		forge_return(report_interruptions, 0);
 	case 3:
-		forge_return(call_on, STUB_REPORTS);
+		forge_return(change_the_word, 0);
+	/* they end */
 	case 4:
+		forge_return(call_on, 0);
+	case 5:
+		forge_return(call_on, (uintptr_t)other_stack);
+	case 6:
+		forge_return(call_on, STUB_REPORTS);
+	case 7:
 		*(volatile uint32_t *)STUB_ORDERS = 1;
 		_exit(ESCAPED);
-	case 5:
+	case 8:
 		*(volatile uint32_t *)(STUB_ORDERS + sizeof(struct stub_orders)) += 1;
 		_exit(ESCAPED);
 	}
 	_exit(ESCAPED);
 }
 
-enum { FORGERIES = 6 };
+enum { FORGERIES_WITHOUT_END = 4, FORGERIES = 9 };
 
 /* --- a sibling that overwrites the signal stacks --- */
 
@@ -240,13 +275,13 @@ static void expect_no_escape(const char *what, unsigned a, unsigned b, pid_t chi
 	expect_no_escape(what, a, b, child_); \
 } while (0)
 
-static void kill_the_spinning(void)
+static void kill_the_endless(unsigned forgery)
 {
 	pid_t child = fork();
 
 	CHECK(child >= 0);
 	if (!child)
-		forge(0);
+		forge(forgery);
 	usleep(100000);
 	CHECK(kill(child, SIGKILL) == 0);
 	outcome(child, 60);
@@ -268,8 +303,9 @@ int main(int argc, char **argv)
 		for (unsigned site = 0; site < site_count; site++)
 			for (unsigned call = 0; call < CALLS; call++)
 				ATTEMPT("jump", site, call, try_jump(site, call));
-		kill_the_spinning();
-		for (unsigned forgery = 1; forgery < FORGERIES; forgery++)
+		for (unsigned forgery = 0; forgery < FORGERIES_WITHOUT_END; forgery++)
+			kill_the_endless(forgery);
+		for (unsigned forgery = FORGERIES_WITHOUT_END; forgery < FORGERIES; forgery++)
 			ATTEMPT("forgery", forgery, 0, forge(forgery));
 		ATTEMPT("race", 0, 0, race());
 	}

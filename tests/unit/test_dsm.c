@@ -511,6 +511,16 @@ static void test_residence(void **state)
 			{ "at 201000", "" }, { "1 DONE for 1", "" }, { "acquire E", "to 1 FETCH E for 0, later" },
 			{ "1 GRANT E for 0 page", "install E page, ready E" },
 			{ "1 GET E for 1", "" }, { "tick", "due 202875" } } },
+		{ "which a later reader does not shorten", 3, RESIDENCE_NS, DSM_SHARED, {
+			{ "1 GET E for 1", "revoke I read, to 1 GRANT E for 1 page" },
+			{ "at 100000", "" }, { "1 DONE for 1", "" }, { "acquire E", "to 1 FETCH E for 0, later" },
+			{ "1 GRANT E for 0 page", "install E page, ready E" },
+			{ "1 GET E for 1", "" }, { "at 101000", "" },
+			{ "tick", "revoke I read, to 1 GRANT E for 1 page, never" },
+			{ "at 201000", "" }, { "1 DONE for 1", "" }, { "acquire S", "to 1 FETCH S for 0, later" },
+			{ "1 GRANT S for 0 page", "install S page, ready S" },
+			{ "at 201100", "" }, { "2 GET S for 2", "revoke S read, to 2 GRANT S for 2 page" },
+			{ "2 DONE for 2", "" }, { "1 GET E for 1", "" }, { "tick", "due 202875" } } },
 		{ "the home has it from when it comes", 3, RESIDENCE_NS, DSM_EXCLUSIVE, {
 			NODE1_WRITES, { "at 2000", "" }, { "acquire E", "to 1 FETCH E for 0, later" },
 			{ "at 2400", "" }, { "1 GRANT E for 0 page", "install E page, ready E" },

@@ -195,7 +195,7 @@ static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 static void read_slot(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml_pt_regs *regs)
 {
 	struct wire_event *event = &c->msg.event;
-	struct ssi_trap trap;
+	struct ssi_trap trap = {};
 
 	event->signal = ssi_slot_signal(slot);
 	if (ssi_slot_read(slot, &trap, regs->gp, regs->fp, host_fp_size) || !is_event(event->signal))

@@ -21,7 +21,7 @@
 #include <sysdep/ptrace.h>
 #include "ssi_internal.h"
 
-#define PATIENCE_NS 2000000
+#define PATIENCE_NS 2000000	/* some hundred system calls: what the hand-over to the executor costs is little then */
 
 bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm)
 {
@@ -31,12 +31,6 @@ bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm)
 		return false;
 	*slot = (struct ssi_slot){ .area = area - 1, .number = cpu - ssi_boot.nodes[0].cpu_start + 1 };
 	return true;
-}
-
-/* Does the wait go on after this?  A SIGALRM that nobody wants any more was meant for an earlier run. */
-static bool late_interrupt(const struct ssi_slot *slot, bool told)
-{
-	return ssi_slot_signal(slot) == SIGALRM && !told;
 }
 
 /* Until the thread has parked, with IRQs disabled: 0, or -ETIMEDOUT. */
@@ -51,14 +45,15 @@ static int wait_parked(const struct ssi_slot *slot, int (*wanted)(void), bool *t
 			ssi_slot_interrupt(slot);
 		}
 		ret = ssi_slot_wait(slot, deadline);
-		if (ret == -EINTR) {
-			local_irq_enable();
-			local_irq_disable();
-		} else if (!ret && late_interrupt(slot, *told)) {
+		if (!ret && ssi_slot_signal(slot) == SIGALRM && !*told) {
+			/* meant for an earlier run; or user code says so, for ever */
 			ssi_slot_resume(slot);
-		} else {
-			return ret;
+			ret = os_nsecs() < deadline ? -EINTR : -ETIMEDOUT;
 		}
+		if (ret != -EINTR)
+			return ret;
+		local_irq_enable();
+		local_irq_disable();
 	}
 }
 

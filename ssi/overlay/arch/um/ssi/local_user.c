@@ -134,8 +134,9 @@ int ssi_slot_wait(const struct ssi_slot *s, long long deadline)
 			break;
 		if (os_signals_pending())
 			ret = -EINTR;
-		else if (syscall(__NR_futex_waitv, words, 3, 0, &until, CLOCK_MONOTONIC) < 0 && errno == ETIMEDOUT)
-			ret = -ETIMEDOUT;
+		else if (syscall(__NR_futex_waitv, words, 3, 0, &until, CLOCK_MONOTONIC) < 0 &&
+			 (errno == ETIMEDOUT || os_nsecs() >= deadline))
+			ret = -ETIMEDOUT;	/* also when user code writes the word all the time */
 	}
 	__atomic_store_n(&o->daemon_waits, 0, __ATOMIC_RELAXED);
 	if (words[0].val != o->go)
