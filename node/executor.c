@@ -439,7 +439,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 		return report_unchanged(&r, 0);
 	x->runs++;
 	r.slot = mm_slot(r.mm, x->slot);
-	ret = mm_apply(x->machine, r.mm, (const struct wire_map *)(msg + 1), msg->map_count,
+	ret = mm_apply(x->machine, r.mm, x->cpu, (const struct wire_map *)(msg + 1), msg->map_count,
 		       msg->map_epoch);
 	if (!ret)
 		ret = load_context(&r);

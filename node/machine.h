@@ -39,6 +39,7 @@ struct mm {
 	unsigned area_number;
 	uint8_t *area;			/* the stub's control area in machine.arena; NULL: none yet */
 	unsigned slots;
+	unsigned served_on;		/* 1 + the CPU whose host CPU the service thread is kept on; 0: any */
 	pid_t tid[STUB_SLOTS_MAX];	/* of the CPU threads */
 	pthread_mutex_t lock;		/* map, slot 0, and mapping system calls of the stub */
 	struct mm_node *map;		/* address -> frame and rights */
@@ -56,9 +57,10 @@ struct mm *mm_get(struct machine *m, uint64_t id);
 void mm_put(struct machine *m, struct mm *mm);
 /*
  * Carry out map operations in order, without those that give rights if a REVOKE newer than epoch has come.
- * 0 or -errno: then the stub cannot be used any more.
+ * cpu: of the machine, for which that is done.  0 or -errno: then the stub cannot be used any more.
  */
-int mm_apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch);
+int mm_apply(struct machine *m, struct mm *mm, unsigned cpu, const struct wire_map *maps, unsigned count,
+	     uint64_t epoch);
 /* mm.lock held. */
 struct mapping mm_lookup(const struct mm *mm, uint64_t address);
 /* A thread of a stub: what stub.h says of a slot. */
@@ -120,8 +122,8 @@ void pager_ahead(struct machine *m, int uffd, const struct ahead *pages, unsigne
 
 /* 0: mapped, go on; 1: the slot is resumed (or the kernel woken) as soon as the frame is here; -errno. */
 int pager_fault(struct machine *m, struct waiter *w);
-/* Spare the faults on frames that this node holds already.  mm.lock held. */
-void pager_map_held(struct machine *m, int uffd, const struct wire_map *map);
+/* Spare the faults on those of the frames from pfn on that this node holds already.  mm.lock held. */
+void pager_map_held(struct machine *m, int uffd, uint64_t address, uint64_t pfn, uint64_t pages);
 /*
  * Read or write user memory for the kernel: as many of the segments, in order, as this node holds the frames of.
  * data: their bytes, one segment after the other.  Returns how many; *bytes: of these.
@@ -213,7 +215,9 @@ struct machine {
 
 	pthread_mutex_t reap_lock;
 	pthread_cond_t reap_wake;
-	struct mm *reap;
+	struct mm *reap, *spare;
+	unsigned spares;
+	bool spares_failed;
 	pthread_t reap_thread;
 	uint64_t area_used[STUB_AREAS_MAX / 64];	/* reap_lock; a bit for each control area */
 	unsigned area_next;		/* where to look for a free one */

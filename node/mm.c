@@ -32,6 +32,7 @@
 
 #define ALIVE_CHECK_MIN_NS 4000000L	/* doubled from one look to the next */
 #define ALIVE_CHECK_MAX_NS 256000000L
+#define SPARES_MAX 4		/* stubs in store: a pipeline of a shell's worth */
 #define IDLE_WAKES 64		/* that were for nothing, before each nap */
 
 /* --- the mapping table: four levels of 512, like the hardware's --- */
@@ -177,20 +178,21 @@ int slot_wait(struct slot s, uint32_t go)
 
 /* --- map operations --- */
 
+#define BATCH_MAX (STUB_OPS_MAX / 3)	/* each may be mapped, registered and given its rights */
+
 struct batch {
 	struct machine *machine;
 	struct mm *mm;
-	struct stub_orders *orders;
 	unsigned count;
+	struct stub_op op[BATCH_MAX];	/* MAP stands for all that makes a mapping usable */
 };
 
 /* The service thread carries out its orders: enum stub_result, or -ESRCH: the stub is gone. */
-static int serve(struct batch *b)
+static int serve(struct batch *b, unsigned count)
 {
 	uint8_t byte = 0;
 
-	b->orders->op_count = b->count;
-	b->count = 0;
+	mm_slot(b->mm, 0).orders->op_count = count;
 	/* the socket orders the stores to orders before the stub's loads */
 	if (TEMP_FAILURE_RETRY(send(b->mm->socket, &byte, 1, MSG_NOSIGNAL)) != 1 ||
 	    TEMP_FAILURE_RETRY(recv(b->mm->socket, &byte, 1, 0)) != 1)
@@ -206,29 +208,75 @@ static int result_error(int result)
 /* The host has no room for another mapping: start over with none. */
 static int drop_all(struct batch *b)
 {
-	b->orders->ops[0] = (struct stub_op){ .length = STUB_USER_END, .kind = STUB_OP_UNMAP };
-	b->count = 1;
+	mm_slot(b->mm, 0).orders->ops[0] = (struct stub_op){ .length = STUB_USER_END, .kind = STUB_OP_UNMAP };
 	table_clear_range(b->mm, 0, STUB_USER_END);
-	return result_error(serve(b));
+	return result_error(serve(b, 1));
 }
 
+/* One more order, or more for the last one, if that is the same for the addresses before. */
+static unsigned add_order(struct stub_op *ops, unsigned count, const struct stub_op *op, uint32_t kind)
+{
+	struct stub_op *last = count ? &ops[count - 1] : NULL;
+
+	if (last && last->kind == kind && last->addr + last->length == op->addr &&
+	    (kind == STUB_OP_REGISTER || (kind == STUB_OP_PROTECT && last->prot == op->prot))) {
+		last->length += op->length;
+		return count;
+	}
+	ops[count] = *op;
+	ops[count].kind = kind;
+	return count + 1;
+}
+
+/* As orders for the service thread: everything is mapped, then registered, then gets its rights.  Their number. */
+static unsigned compose(const struct batch *b, struct stub_op *ops)
+{
+	const struct stub_op *op, *end = b->op + b->count;
+	unsigned n = 0;
+
+	for (op = b->op; op < end; op++)
+		if (op->kind != STUB_OP_PROTECT)
+			n = add_order(ops, n, op, op->kind);
+	for (op = b->op; op < end; op++)
+		if (op->kind == STUB_OP_MAP)
+			n = add_order(ops, n, op, STUB_OP_REGISTER);
+	for (op = b->op; op < end; op++)
+		if (op->kind != STUB_OP_UNMAP)
+			n = add_order(ops, n, op, STUB_OP_PROTECT);
+	return n;
+}
+
+/* Then the frames that this node holds need not be faulted on. */
 static int batch_flush(struct batch *b)
 {
+	unsigned count = b->count;
 	int ret;
 
-	if (!b->count)
+	if (!count)
 		return 0;
-	ret = serve(b);
-	return ret == STUB_RESULT_FULL ? drop_all(b) : result_error(ret);
+	ret = serve(b, compose(b, mm_slot(b->mm, 0).orders->ops));
+	b->count = 0;
+	if (ret == STUB_RESULT_FULL)
+		return drop_all(b);
+	for (const struct stub_op *op = b->op; op < b->op + count && ret == STUB_RESULT_DONE; op++)
+		if (op->kind != STUB_OP_UNMAP)
+			pager_map_held(b->machine, b->mm->uffd, op->addr, op->offset / NODE_PAGE_SIZE,
+				       op->length / NODE_PAGE_SIZE);
+	return result_error(ret);
 }
 
 static int batch_add(struct batch *b, uint32_t kind, const struct wire_map *map, uint64_t length)
 {
-	b->orders->ops[b->count++] = (struct stub_op){
+	int ret = 0;
+
+	/* what comes after a mapping in the batch must not take it away before it is registered */
+	if (b->count == BATCH_MAX || (kind == STUB_OP_UNMAP && b->count && b->op[b->count - 1].kind != kind))
+		ret = batch_flush(b);
+	b->op[b->count++] = (struct stub_op){
 		.addr = map->addr, .length = length, .mode = PAGER_REGISTER_MODES,
 		.offset = map->pfn * NODE_PAGE_SIZE, .prot = map->prot, .kind = kind,
 	};
-	return b->count == STUB_OPS_MAX ? batch_flush(b) : 0;
+	return ret;
 }
 
 static uint64_t map_length(const struct wire_map *map)
@@ -248,41 +296,63 @@ static int add_removal(struct batch *b, const struct wire_map *map)
 	return batch_add(b, STUB_OP_UNMAP, map, length);
 }
 
-/* Enter the mapping in the table; *same tells whether the addresses already showed those frames. */
-static int enter_mapping(struct mm *mm, const struct wire_map *map, bool *same)
+/* What the stub must do to show this frame with these rights: enum stub_op.kind; 0: nothing. */
+static uint32_t change(uint64_t old, uint64_t new)
 {
-	*same = true;
-	for (uint32_t i = 0; i < map->pages; i++) {
+	if (old == new)
+		return 0;
+	return old && old >> PROT_BITS == new >> PROT_BITS ? STUB_OP_PROTECT : STUB_OP_MAP;
+}
+
+/*
+ * Enter as many pages of the mapping in the table as need the same change, which is returned, or -ENOMEM.
+ * *pages: how many.
+ */
+static int enter_mapping(struct mm *mm, const struct wire_map *map, uint32_t *pages)
+{
+	uint32_t first = 0, i;
+
+	for (i = 0; i < map->pages; i++) {
 		uint64_t *entry = table_entry(mm, map->addr / NODE_PAGE_SIZE + i, true);
+		uint64_t new = (map->pfn + i) << PROT_BITS | map->prot;
 
 		if (!entry)
 			return -ENOMEM;
-		if (*entry >> PROT_BITS != map->pfn + i || !*entry)
-			*same = false;
-		*entry = (map->pfn + i) << PROT_BITS | map->prot;
+		if (!i)
+			first = change(*entry, new);
+		else if (change(*entry, new) != first)
+			break;
+		*entry = new;
 	}
-	return 0;
+	*pages = i;
+	return (int)first;
 }
 
 static int add_mapping(struct batch *b, const struct wire_map *map)
 {
-	bool same;
-	int ret;
+	struct wire_map rest = *map;
+	uint32_t pages;
+	int ret = 0;
 
 	if (map->pfn + map->pages > b->machine->config.layout.frames ||
 	    map->addr + (uint64_t)map->pages * NODE_PAGE_SIZE > STUB_USER_END)
 		return -EINVAL;
-	ret = enter_mapping(b->mm, map, &same);
-	if (ret)
-		return ret;
-	return batch_add(b, same ? STUB_OP_PROTECT : STUB_OP_MAP, map,
-			 (uint64_t)map->pages * NODE_PAGE_SIZE);
+	for (; rest.pages; rest.pages -= pages) {
+		ret = enter_mapping(b->mm, &rest, &pages);
+		if (ret > 0)
+			ret = batch_add(b, ret, &rest, (uint64_t)pages * NODE_PAGE_SIZE);
+		if (ret)
+			return ret;
+		rest.addr += (uint64_t)pages * NODE_PAGE_SIZE;
+		rest.pfn += pages;
+	}
+	return 0;
 }
 
 /* mm.lock held. */
 static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch)
 {
-	struct batch b = { .machine = m, .mm = mm, .orders = mm_slot(mm, 0).orders };
+	struct batch b = { .machine = m, .mm = mm };
 	int ret = 0;
 
 	for (unsigned i = 0; i < count && !ret; i++) {
@@ -293,21 +363,23 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 	}
 	if (!ret)
 		ret = batch_flush(&b);
-	for (unsigned i = 0; i < count && !ret; i++)
-		if (maps[i].prot && mm->revoked <= epoch)
-			pager_map_held(m, mm->uffd, &maps[i]);
 	if (ret)
 		log_line(LOG_WARNING, "mm %llu: mapping failed: %s", (unsigned long long)mm->id, strerror(-ret));
 	return ret;
 }
 
-int mm_apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch)
+int mm_apply(struct machine *m, struct mm *mm, unsigned cpu, const struct wire_map *maps, unsigned count,
+	     uint64_t epoch)
 {
 	int ret;
 
 	if (!count)
 		return 0;
 	pthread_mutex_lock(&mm->lock);
+	if (mm->served_on != cpu + 1) {
+		pin_thread(cpu, mm->pid);
+		mm->served_on = cpu + 1;
+	}
 	ret = apply(m, mm, maps, count, epoch);
 	pthread_mutex_unlock(&mm->lock);
 	return ret;
@@ -497,23 +569,19 @@ static void mm_release(struct machine *m, struct mm *mm)
 		free(mm->fp[i].bytes);
 	pthread_mutex_destroy(&mm->lock);
 	free(mm);
-	m->stubs--;
 }
 
-static struct mm *mm_new(struct machine *m, uint64_t id)
+/* An mm with its stub, and no id yet. */
+static struct mm *mm_new(struct machine *m)
 {
 	struct mm *mm = calloc(1, sizeof(*mm));
 	int ret;
 
 	if (!mm)
 		return NULL;
-	mm->id = id;
 	mm->uffd = mm->socket = -1;
 	mm->slots = own_node(m)->cpu_count + 1;
-	mm->revoked = m->revoked_absent;
-	mm->references = 1;
 	pthread_mutex_init(&mm->lock, NULL);
-	m->stubs++;
 	ret = open_area(m, mm);
 	if (!ret)
 		ret = start_stub(m, mm);
@@ -522,6 +590,48 @@ static struct mm *mm_new(struct machine *m, uint64_t id)
 	log_line(LOG_WARNING, "cannot start a stub process (%s): %s", m->config.stub_path, strerror(-ret));
 	mm_release(m, mm);
 	return NULL;
+}
+
+/* --- stubs in store --- */
+
+/* Starting a stub takes longer than a fork may.  SPARES_MAX of them wait; the reaper makes them. */
+static struct mm *take_spare(struct machine *m)
+{
+	struct mm *mm;
+
+	pthread_mutex_lock(&m->reap_lock);
+	while ((mm = m->spare)) {
+		m->spare = mm->next;
+		m->spares--;
+		if (mm_alive(mm))
+			break;
+		mm->next = m->reap;	/* the host has killed it */
+		m->reap = mm;
+	}
+	m->spares_failed = false;
+	pthread_cond_signal(&m->reap_wake);
+	pthread_mutex_unlock(&m->reap_lock);
+	return mm;
+}
+
+/* reap_lock held, given up meanwhile.  false: there was nothing to do. */
+static bool add_spare(struct machine *m)
+{
+	struct mm *mm;
+
+	if (m->stopping || m->spares_failed || m->spares >= SPARES_MAX)
+		return false;
+	pthread_mutex_unlock(&m->reap_lock);
+	mm = mm_new(m);
+	pthread_mutex_lock(&m->reap_lock);
+	if (!mm) {
+		m->spares_failed = true;	/* until one is asked for */
+		return true;
+	}
+	mm->next = m->spare;
+	m->spare = mm;
+	m->spares++;
+	return true;
 }
 
 /* --- the table of mms, and their end --- */
@@ -535,7 +645,24 @@ static struct mm **mm_find(struct machine *m, uint64_t id)
 	return p;
 }
 
-/* With mms_lock held throughout: one mm is never started twice, and starting is 0.5 ms. */
+/* mms_lock held. */
+static struct mm *mm_start(struct machine *m, uint64_t id)
+{
+	struct mm *mm = take_spare(m);
+
+	if (!mm)
+		mm = mm_new(m);
+	if (!mm)
+		return NULL;
+	mm->next = NULL;
+	mm->id = id;
+	mm->revoked = m->revoked_absent;
+	mm->references = 1;
+	m->stubs++;
+	return mm;
+}
+
+/* With mms_lock held throughout: one mm is never started twice. */
 struct mm *mm_get(struct machine *m, uint64_t id)
 {
 	struct mm **p, *mm;
@@ -543,7 +670,7 @@ struct mm *mm_get(struct machine *m, uint64_t id)
 	pthread_mutex_lock(&m->mms_lock);
 	p = mm_find(m, id);
 	if (!*p)
-		*p = mm_new(m, id);
+		*p = mm_start(m, id);
 	mm = *p;
 	if (mm)
 		mm->references++;
@@ -575,6 +702,7 @@ static void mm_forget(struct machine *m, uint64_t id)
 	pthread_mutex_unlock(&m->mms_lock);
 	if (!mm)
 		return;
+	m->stubs--;
 	pthread_mutex_lock(&m->hot_lock);
 	hot_forget(&m->hot, id);
 	pthread_mutex_unlock(&m->hot_lock);
@@ -587,7 +715,7 @@ static int probe_mapping(struct machine *m, struct mm *mm)
 	struct wire_map map = { .addr = 1 << 20, .pfn = own_node(m)->pfn_start, .pages = 1, .prot = PROT_READ };
 	struct uffdio_continue c = { .range = { map.addr, NODE_PAGE_SIZE } };
 
-	if (mm_apply(m, mm, &map, 1, 0))
+	if (mm_apply(m, mm, own_node(m)->cpu_start, &map, 1, 0))
 		return -ENOEXEC;
 	return ioctl(mm->uffd, UFFDIO_CONTINUE, &c) && errno == ENOENT ? -ENOEXEC : 0;
 }
@@ -613,10 +741,13 @@ static void *reap_thread(void *arg)
 	for (;;) {
 		struct mm *mm = m->reap;
 
+		if (!m->spare && add_spare(m))
+			continue;	/* who waits for one comes before who has ended */
 		if (!mm && m->stopping)
 			break;
 		if (!mm) {
-			pthread_cond_wait(&m->reap_wake, &m->reap_lock);
+			if (!add_spare(m))
+				pthread_cond_wait(&m->reap_wake, &m->reap_lock);
 			continue;
 		}
 		m->reap = mm->next;
@@ -643,6 +774,10 @@ void mm_stop_threads(struct machine *m)
 	pthread_cond_signal(&m->reap_wake);
 	pthread_mutex_unlock(&m->reap_lock);
 	pthread_join(m->reap_thread, NULL);
+	for (struct mm *mm = m->spare, *next; mm; mm = next) {
+		next = mm->next;
+		mm_release(m, mm);
+	}
 }
 
 /* --- the mm channel --- */

@@ -62,6 +62,7 @@
 #define CHUNK_FRAMES	512
 #define RESIDENCE_NS	100000		/* a frame that came stays that long: enough to use it once */
 #define DISCARD_STEP	64		/* frames */
+#define HELD_STEP	64		/* likewise: others want the lock */
 #define MAP_COUNT_MIN	16384
 #define FEATURES_NEEDED	(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | \
 			 UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED)
@@ -174,16 +175,45 @@ static void map_frame(struct machine *m, int uffd, uint64_t address, uint64_t pf
 	}
 }
 
-void pager_map_held(struct machine *m, int uffd, const struct wire_map *map)
+/* Frames of one state.  One by one only where entries are there already.  frames_lock held. */
+static void map_frames(struct machine *m, int uffd, uint64_t address, uint64_t pfn, uint64_t pages,
+		       enum dsm_state state)
 {
-	frames_lock(m);
-	for (uint32_t i = 0; i < map->pages; i++) {
-		enum dsm_state state = dsm_state(m->dsm, map->pfn + i);
+	while (pages) {
+		struct uffdio_continue c = {
+			.range = { address, pages * NODE_PAGE_SIZE },
+			.mode = state == DSM_EXCLUSIVE ? 0 : UFFDIO_CONTINUE_MODE_WP,
+		};
+		uint64_t done;
 
-		if (state != DSM_INVALID)
-			map_frame(m, uffd, map->addr + (uint64_t)i * NODE_PAGE_SIZE, map->pfn + i, state);
+		if (!ioctl(uffd, UFFDIO_CONTINUE, &c))
+			return;
+		done = c.mapped > 0 ? c.mapped / NODE_PAGE_SIZE : 0;
+		if (!done && errno != EAGAIN) {
+			map_frame(m, uffd, address, pfn, state);
+			done = 1;
+		}
+		address += done * NODE_PAGE_SIZE;
+		pfn += done;
+		pages -= done;
 	}
-	frames_unlock(m);
+}
+
+void pager_map_held(struct machine *m, int uffd, uint64_t address, uint64_t pfn, uint64_t pages)
+{
+	uint64_t n;
+
+	for (; pages; address += n * NODE_PAGE_SIZE, pfn += n, pages -= n) {
+		enum dsm_state state;
+
+		frames_lock(m);
+		state = dsm_state(m->dsm, pfn);
+		for (n = 1; n < pages && n < HELD_STEP && dsm_state(m->dsm, pfn + n) == state; n++)
+			;
+		if (state != DSM_INVALID)
+			map_frames(m, uffd, address, pfn, n, state);
+		frames_unlock(m);
+	}
 }
 
 /* Node 0: the kernel must fault on this frame from now on.  frames_lock held. */

@@ -41,9 +41,10 @@
 #define STUB_FD_UFFD		3
 
 /* enum stub_op.kind; the service thread is in assembler */
-#define STUB_OP_MAP		1	/* map PROT_NONE, register, then give prot */
-#define STUB_OP_PROTECT		2	/* same frames, other rights */
-#define STUB_OP_UNMAP		3
+#define STUB_OP_MAP		1	/* with no rights; before they are given it is registered */
+#define STUB_OP_REGISTER	2
+#define STUB_OP_PROTECT		3
+#define STUB_OP_UNMAP		4
 
 /* What the service thread answers. */
 #define STUB_RESULT_DONE	1
@@ -54,7 +55,7 @@
 #include <stdint.h>
 
 struct stub_op {
-	uint64_t addr, length, mode;	/* bytes; MAP: as struct uffdio_register begins */
+	uint64_t addr, length, mode;	/* bytes; REGISTER: as struct uffdio_register begins */
 	uint64_t offset;		/* in the frame cache, bytes */
 	uint32_t prot;
 	uint32_t kind;
