@@ -99,6 +99,9 @@ void ssi_cpu_watch(unsigned int cpu)
 		lost(cpu, "it has sent what was not asked, or closed the channel");
 }
 
+/* Address and end as for ssi_mm_enter(). */
+struct ssi_fault { unsigned long address, end; };
+
 static struct wire_map *run_maps(struct ssi_cpu *c)
 {
 	return (struct wire_map *)(&c->msg.run + 1);
@@ -139,13 +142,13 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 }
 
 /* Begin a RUN with what must be mapped first. */
-static void enter(struct ssi_cpu *c, struct ssi_mm *sm, unsigned int node, unsigned long fault)
+static void enter(struct ssi_cpu *c, struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault)
 {
 	u64 epoch;
 
 	memset(&c->msg.run, 0, sizeof(c->msg.run));
 	c->msg.run.mm = sm->id;
-	c->msg.run.map_count = ssi_mm_enter(sm, node, fault, run_maps(c), &epoch);
+	c->msg.run.map_count = ssi_mm_enter(sm, node, fault->address, fault->end, run_maps(c), &epoch);
 	c->msg.run.map_epoch = epoch;
 }
 
@@ -233,8 +236,17 @@ static void __noreturn stub_lost(void)
 	do_group_exit(SIGKILL);
 }
 
-/* One stay in user mode; the address that must be mapped before the next one. */
-static unsigned long run_user(struct uml_pt_regs *regs, unsigned long fault)
+/* What must be mapped before the next stay in user mode. */
+static void note_fault(struct uml_pt_regs *regs, struct ssi_fault *fault)
+{
+	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
+
+	fault->address = regs->faultinfo.cr2;
+	fault->end = ssi_fault_ahead(&c->stream, fault->address, FAULT_WRITE(regs->faultinfo));
+}
+
+/* One stay in user mode; fault: the last one's, then this one's. */
+static void run_user(struct uml_pt_regs *regs, struct ssi_fault *fault)
 {
 	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
 	unsigned int node = ssi_cpu_node(raw_smp_processor_id());
@@ -264,21 +276,21 @@ static unsigned long run_user(struct uml_pt_regs *regs, unsigned long fault)
 	signal = c->msg.event.signal;
 	info.si_signo = signal;
 	info.si_code = c->msg.event.code;
-	fault = signal == SIGSEGV ? regs->faultinfo.cr2 : 0;
-	if (signal) {
-		userspace_signal(regs, signal, &info);
-	} else {
+	*fault = (struct ssi_fault){ 0, 0 };
+	if (!signal) {
 		c->fp_mm = 0;
 		stub_lost();
 	}
-	return fault;
+	userspace_signal(regs, signal, &info);
+	if (signal == SIGSEGV)
+		note_fault(regs, fault);
 }
 
 void ssi_userspace(struct uml_pt_regs *regs)
 {
-	unsigned long fault = REGS_IP(regs->gp);
+	struct ssi_fault fault = { REGS_IP(regs->gp), 0 };
 
 	interrupt_end();
 	for (;;)
-		fault = run_user(regs, fault);
+		run_user(regs, &fault);
 }

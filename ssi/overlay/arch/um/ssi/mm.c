@@ -21,6 +21,7 @@
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
+#include <linux/userfaultfd_k.h>
 #include <linux/pgtable.h>
 #include <asm/mmu_context.h>
 #include <ssi.h>
@@ -30,6 +31,9 @@
 enum { PROT_R = 1, PROT_W = 2, PROT_X = 4 };
 
 #define AROUND_PAGES	16UL			/* as many as a file fault enters at a time */
+#define AHEAD_PAGES	256UL			/* at most as many as were faulted on in a row */
+#define AHEAD_AFTER	2			/* faults in sequence */
+#define GIVE_PAGES	(AROUND_PAGES + AHEAD_PAGES)
 
 static atomic64_t next_id;
 
@@ -142,25 +146,36 @@ static bool extends(const struct wire_map *map, unsigned long address, unsigned 
 	       map->pfn + map->pages == pfn;
 }
 
-/* The rights in the aligned window of AROUND_PAGES that holds address. */
-static unsigned int give_around(struct mm_struct *mm, unsigned int node, unsigned long address,
+/* The entry of address; pte: that of the page before. */
+static pte_t *next_entry(struct mm_struct *mm, pte_t *pte, unsigned long address)
+{
+	return pte && address & ~PMD_MASK ? pte + 1 : pte_table(mm, address);
+}
+
+/* The rights in the aligned window of AROUND_PAGES that holds address, up to end, and on as far as one mapping goes. */
+static unsigned int give_around(struct mm_struct *mm, unsigned int node, unsigned long address, unsigned long end,
 				struct wire_map *maps, unsigned int count)
 {
-	unsigned long at = address & ~(AROUND_PAGES * PAGE_SIZE - 1), end = at + AROUND_PAGES * PAGE_SIZE;
-	unsigned int first = count;
+	unsigned long at = address & ~(AROUND_PAGES * PAGE_SIZE - 1);
+	unsigned long limit = min(at + GIVE_PAGES * PAGE_SIZE, (unsigned long)TASK_SIZE);
 	pte_t *pte = pte_table(mm, at);
+	struct wire_map *last = NULL;
 
-	for (; pte && at < end; at += PAGE_SIZE, pte++) {
-		pte_t entry = READ_ONCE(*pte);
+	for (end = max(end, at + AROUND_PAGES * PAGE_SIZE); at < limit; pte = next_entry(mm, pte, at)) {
+		pte_t entry = pte ? READ_ONCE(*pte) : __pte(0);
 		u32 prot = rights(entry);
 
-		if (!prot)
-			continue;
-		ssi_frames_given(node, pte_pfn(entry), 1);
-		if (count > first && extends(&maps[count - 1], at, pte_pfn(entry), prot))
-			maps[count - 1].pages++;
-		else
-			maps[count++] = (struct wire_map){ at, pte_pfn(entry), 1, prot };
+		if (prot && last && extends(last, at, pte_pfn(entry), prot)) {
+			last->pages++;
+		} else if (at >= end || (prot && count == WIRE_MAPS_MAX)) {
+			break;
+		} else if (prot) {
+			last = &maps[count++];
+			*last = (struct wire_map){ at, pte_pfn(entry), 1, prot };
+		}
+		if (prot)
+			ssi_frames_given(node, pte_pfn(entry), 1);
+		at += PAGE_SIZE;
 	}
 	return count;
 }
@@ -194,8 +209,8 @@ static unsigned int take_pending(struct ssi_mm_node *n, struct wire_map *maps)
 	return count;
 }
 
-unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long address, struct wire_map *maps,
-			  __u64 *epoch)
+unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long address, unsigned long end,
+			  struct wire_map *maps, __u64 *epoch)
 {
 	struct ssi_mm_node *n = &sm->node[node];
 	unsigned int count;
@@ -211,7 +226,7 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long ad
 	smp_mb();	/* counted as running before the entries are read; pairs with the lock in ssi_revoke() */
 	count = take_pending(n, maps);
 	if (address && address < TASK_SIZE)
-		count = give_around(current->mm, node, address, maps, count);
+		count = give_around(current->mm, node, address, end, maps, count);
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	return count;
 }
@@ -223,4 +238,73 @@ void ssi_mm_leave(struct ssi_mm *sm, unsigned int node)
 	raw_spin_lock_irqsave(&sm->lock, flags);
 	sm->node[node].running--;
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
+}
+
+/* --- faulting ahead --- */
+
+/*
+ * A fault costs a trap and a RUN, as much as making a hundred pages.  So who faults on one page after the other gets
+ * those that follow with it, twice as many each time: never more than it has used already.  That is only done where
+ * it takes no memory that the program would not have taken: not for reads of anonymous memory or of private
+ * files that may be written, which populating would give pages of their own.
+ */
+static bool may_fault_ahead(const struct vm_area_struct *vma, bool write)
+{
+	if (vma->vm_flags & (VM_IO | VM_PFNMAP | VM_HUGETLB | VM_RAND_READ) || userfaultfd_armed(vma))
+		return false;
+	if (write)
+		return vma_is_anonymous(vma) && vma->vm_flags & VM_WRITE;
+	return !vma_is_anonymous(vma) && vma->vm_flags & VM_READ && (vma->vm_flags & (VM_WRITE | VM_SHARED)) != VM_WRITE;
+}
+
+/* Where the part of the mapping ends that begins there and may be faulted ahead; 0: none. */
+static unsigned long ahead_end(unsigned long start, unsigned long pages, bool write)
+{
+	struct vm_area_struct *vma;
+	unsigned long end = 0;
+
+	if (mmap_read_lock_killable(current->mm))
+		return 0;
+	vma = vma_lookup(current->mm, start);
+	if (vma && may_fault_ahead(vma, write))
+		end = min(start + pages * PAGE_SIZE, vma->vm_end);
+	mmap_read_unlock(current->mm);
+	return end;
+}
+
+/* The next page from there on, of so many, on which such an access faults. */
+static unsigned long next_fault(unsigned long at, unsigned long pages, bool write)
+{
+	unsigned long end = min(at + pages * PAGE_SIZE, (unsigned long)TASK_SIZE), flags;
+	u32 need = write ? PROT_W : PROT_R;
+	pte_t *pte;
+
+	local_irq_save(flags);		/* page tables stay */
+	for (pte = pte_table(current->mm, at); at < end; pte = next_entry(current->mm, pte, at)) {
+		if (!pte || !(rights(READ_ONCE(*pte)) & need))
+			break;
+		at += PAGE_SIZE;
+	}
+	local_irq_restore(flags);
+	return at;
+}
+
+unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write)
+{
+	u64 id = current->mm->context.ssi->id;
+	unsigned long pages, end = 0;
+
+	if (address >= TASK_SIZE)
+		return 0;
+	s->faults = s->mm == id && s->next == (address & PAGE_MASK) ? s->faults + 1 : 0;
+	s->mm = id;
+	s->next = next_fault(address & PAGE_MASK, GIVE_PAGES, write);
+	pages = min(2UL << min(s->faults, 16U), AHEAD_PAGES);
+	if (s->faults >= AHEAD_AFTER)
+		end = ahead_end(s->next, pages, write);
+	if (!end)
+		return 0;
+	__mm_populate(s->next, end - s->next, 1);
+	s->next = next_fault(s->next, pages, write);
+	return s->next;
 }

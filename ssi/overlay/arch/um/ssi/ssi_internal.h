@@ -87,6 +87,13 @@ extern struct ssi_boot ssi_boot;
 /* boot.c: struct ssi_boot.rights_fd, mapped */
 extern const unsigned char *ssi_rights;
 
+/* --- mm.c: a sequence of faults on one page after the other --- */
+struct ssi_stream {
+	__u64 mm;
+	unsigned long next;		/* address of the fault that would continue it */
+	unsigned int faults;		/* in sequence so far */
+};
+
 /* --- cpu.c --- */
 /* What a CPU and its executor last exchanged, and the message in hand.  Only the CPU's own thread uses it. */
 struct ssi_cpu {
@@ -95,6 +102,7 @@ struct ssi_cpu {
 	bool busy;			/* from RUN to EVENT, from COPY to COPIED */
 	unsigned int exchanges;		/* so far, changed while busy */
 	bool pinned;
+	struct ssi_stream stream;
 	unsigned int copy_pause;	/* so many accesses to user memory are not tried on the node */
 	__u64 fp_mm;			/* fp was last exchanged for this mm; 0: nothing was */
 	__u32 fp_length;
@@ -177,11 +185,16 @@ struct ssi_mm {
 };
 
 /*
- * The current task's mm is about to run on a node: fill maps[WIRE_MAPS_MAX] with what must go and, if
- * address is not 0, with rights around it.  Returns the count; *epoch as in struct wire_run.
+ * The current task has faulted at address, and that has been seen to: fault on the pages that follow as well if they
+ * are likely to be next.  Returns where those end for which this was done; may sleep.
  */
-unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long address, struct wire_map *maps,
-			  __u64 *epoch);
+unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write);
+/*
+ * The current task's mm is about to run on a node: fill maps[WIRE_MAPS_MAX] with what must go and, if
+ * address is not 0, with rights around it and up to end.  Returns the count; *epoch as in struct wire_run.
+ */
+unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long address, unsigned long end,
+			  struct wire_map *maps, __u64 *epoch);
 void ssi_mm_leave(struct ssi_mm *sm, unsigned int node);
 
 #endif
