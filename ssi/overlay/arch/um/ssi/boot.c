@@ -93,6 +93,7 @@ static int __init ssi_attach(void)
 	if (!ssi_rights)
 		panic("no room for the rights on %llu frames", (unsigned long long)pager.frames);
 	ssi_pin_prepare();
+	ssi_spin_prepare();
 	ret = ssi_open_arena(ssi_boot.arena_fd, ssi_boot.nodes[0].cpu_count);
 	if (ret)
 		panic("no room for the control areas of stubs (%d)", ret);

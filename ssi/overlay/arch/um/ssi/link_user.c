@@ -25,6 +25,8 @@
 #include "link.h"
 
 #define LOST_SECONDS 3		/* that a node may take to notice */
+#define SPIN_NS 100000		/* some round trips of a fast network */
+#define SPIN_MISSES_MAX 10	/* in a row, that are told apart */
 #define SILENCE_MS 1500		/* in the middle of a message, as for heartbeats */
 
 int ssi_link_send(int fd, const void *msg, int length)
@@ -59,6 +61,33 @@ static bool readable(int fd, int ms)
 int ssi_link_readable(int fd)
 {
 	return readable(fd, 0);
+}
+
+static bool may_spin;
+
+void ssi_spin_prepare(void)
+{
+	const char *spin = getenv("PANGEA_SPIN");
+
+	may_spin = !spin || strcmp(spin, "off");
+}
+
+/* After an answer that did not come in time the next 1, 3, 7, ... are not spun for. */
+void ssi_link_spin(int fd, struct ssi_spin *s)
+{
+	long long until;
+	bool came;
+
+	if (!may_spin || s->skip) {
+		s->skip -= !!s->skip;
+		return;
+	}
+	until = os_nsecs() + SPIN_NS;
+	do
+		came = readable(fd, 0);
+	while (!came && os_nsecs() < until);
+	s->misses = came ? 0 : s->misses < SPIN_MISSES_MAX ? s->misses + 1 : s->misses;
+	s->skip = (1u << s->misses) - 1;
 }
 
 int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int size, const char **why)

@@ -44,7 +44,10 @@ static void send_to(unsigned int node, const struct wire_hdr *msg)
 		lost(node, "it has closed the channel");
 }
 
-/* The node's lock is held: one request at a time. */
+/*
+ * The node's lock is held: one request at a time.  Nothing else can be done until the answer is here, and who is awake
+ * then need not be woken, which takes both sides about as long as the wire: so it is spun for.
+ */
 static void request_locked(unsigned int node, struct wire_hdr *msg)
 {
 	struct wire_ack ack;
@@ -52,6 +55,7 @@ static void request_locked(unsigned int node, struct wire_hdr *msg)
 
 	msg->seq = ++ssi_nodes[node].seq;
 	send_to(node, msg);
+	ssi_link_spin(ssi_boot.nodes[node].mm_fd, &ssi_nodes[node].spin);
 	if (ssi_link_receive(ssi_boot.nodes[node].mm_fd, WIRE_PURPOSE_MM, &ack, sizeof(ack), sizeof(ack), &why) < 0)
 		lost(node, why);
 	if (ack.hdr.type != WIRE_ACK || ack.hdr.seq != msg->seq)

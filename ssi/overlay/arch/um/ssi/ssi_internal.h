@@ -33,6 +33,14 @@ int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int siz
 		  void (*interrupt)(void *), void *arg, const char **why);
 /* Is there something to receive, or the end? */
 int ssi_link_readable(int fd);
+/* How well it went to wait for a channel's answers without sleeping. */
+struct ssi_spin { unsigned int skip, misses; };
+/*
+ * Wait for something to receive without sleeping, for 100 us at most, and less and less often where that was in vain;
+ * never with PANGEA_SPIN=off in the environment of ssi_spin_prepare().
+ */
+void ssi_link_spin(int fd, struct ssi_spin *spin);
+void ssi_spin_prepare(void);
 /*
  * The calling CPU's host thread to one of the host's CPUs, unless PANGEA_PIN=off is in the environment; after
  * ssi_pin_prepare(), which must come before any CPU is pinned.
@@ -139,6 +147,7 @@ struct ssi_node {
 	raw_spinlock_t lock;	/* one request at a time on the mm channel */
 	raw_spinlock_t send;	/* one message at a time; after lock */
 	__u64 seq;		/* of the newest request */
+	struct ssi_spin spin;	/* for its answer */
 	struct {
 		struct wire_discard msg;
 		struct wire_range ranges[WIRE_RANGES_MAX];
