@@ -7,7 +7,7 @@
  *
  *	 mappings to make?  --yes-->  RUN(LOADED)  ---------------------------------+
  *	      | no                                                                  v
- *	 resume the thread, wait  --frame fault, or PATIENCE_NS have passed-->  RUN(STARTED)  -->  EVENT
+ *	 resume the thread, wait  --frame fault, or a tick after PATIENCE_NS-->  RUN(STARTED)  -->  EVENT
  *	      |
  *	      +--> it has parked: a system call, a fault that is ours, a trap, an interruption
  *
@@ -21,7 +21,7 @@
 #include <sysdep/ptrace.h>
 #include "ssi_internal.h"
 
-#define PATIENCE_NS 2000000	/* some hundred system calls: what the hand-over to the executor costs is little then */
+#define PATIENCE_NS 2000000	/* some hundred system calls: then what the executor costs is little */
 
 bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm)
 {
@@ -34,9 +34,8 @@ bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm)
 }
 
 /* Until the thread has parked, with IRQs disabled: 0, or -ETIMEDOUT. */
-static int wait_parked(const struct ssi_slot *slot, int (*wanted)(void), bool *told)
+static int wait_parked(const struct ssi_slot *slot, long long deadline, int (*wanted)(void), bool *told)
 {
-	long long deadline = os_nsecs() + PATIENCE_NS;
 	int ret;
 
 	for (;;) {
@@ -44,14 +43,16 @@ static int wait_parked(const struct ssi_slot *slot, int (*wanted)(void), bool *t
 			*told = true;
 			ssi_slot_interrupt(slot);
 		}
-		ret = ssi_slot_wait(slot, deadline);
+		ret = ssi_slot_wait(slot);
 		if (!ret && ssi_slot_signal(slot) == SIGALRM && !*told) {
 			/* meant for an earlier run; or user code says so, for ever */
 			ssi_slot_resume(slot);
-			ret = os_nsecs() < deadline ? -EINTR : -ETIMEDOUT;
+			ret = -EINTR;
 		}
-		if (ret != -EINTR)
-			return ret;
+		if (!ret)
+			return 0;
+		if (os_nsecs() >= deadline)
+			return -ETIMEDOUT;
 		local_irq_enable();
 		local_irq_disable();
 	}
@@ -65,7 +66,7 @@ int ssi_local_run(const struct ssi_slot *slot, int (*wanted)(void))
 
 	ssi_slot_resume(slot);
 	local_irq_disable();
-	ret = wait_parked(slot, wanted, &told);
+	ret = wait_parked(slot, started + PATIENCE_NS, wanted, &told);
 	local_irq_enable();
 	ssi_slot_count(slot, os_nsecs() - started, told);
 	return ret || ssi_slot_frame_fault(slot) ? -EAGAIN : 0;

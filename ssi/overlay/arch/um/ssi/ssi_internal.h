@@ -63,10 +63,9 @@ int ssi_open_arena(int fd, unsigned int cpus);
 int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, const void *fp, int fp_size, int singlestep);
 void ssi_slot_resume(const struct ssi_slot *s);
 /*
- * After resuming, with IRQs disabled.  0: it has parked; -ETIMEDOUT: not until deadline (os_nsecs()); -EINTR: a signal
- * or an IPI waits for IRQs to be enabled.
+ * After resuming, with IRQs disabled.  0: it has parked; -EINTR: a signal or an IPI waits for IRQs to be enabled.
  */
-int ssi_slot_wait(const struct ssi_slot *s, long long deadline);
+int ssi_slot_wait(const struct ssi_slot *s);
 /* Make it park if it does not by itself; may be late. */
 void ssi_slot_interrupt(const struct ssi_slot *s);
 unsigned int ssi_slot_signal(const struct ssi_slot *s);
