@@ -133,6 +133,8 @@ static void park(const struct stub_orders *o, struct stub_report *r)
 	__atomic_store_n(&r->parked, go, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&o->daemon_waits, __ATOMIC_SEQ_CST))
 		call_wake(__NR_futex, &r->parked, FUTEX_WAKE, 1);
+	for (uint32_t i = o->spin; i && __atomic_load_n(&o->go, __ATOMIC_ACQUIRE) == go; i--)
+		__builtin_ia32_pause();
 	__atomic_store_n(&r->stub_waits, 1, __ATOMIC_SEQ_CST);
 	while (__atomic_load_n(&o->go, __ATOMIC_SEQ_CST) == go)
 		call_wait(__NR_futex, (uint32_t *)&o->go, FUTEX_WAIT, NULL, go);

@@ -74,7 +74,9 @@ struct stub_orders {
 	struct stub_op ops[STUB_OPS_MAX];
 	/* slots 1..: the thread, for signals */
 	int32_t pid, tid;
-	uint8_t rest[4096 - 40 - STUB_OPS_MAX * sizeof(struct stub_op)];
+	uint32_t spin;			/* how often to look at go before sleeping */
+	uint32_t placed;		/* 1 + the host's CPU on which the kernel has put it; 0: pangead's choice */
+	uint8_t rest[4096 - 48 - STUB_OPS_MAX * sizeof(struct stub_op)];
 };
 
 struct stub_report {

@@ -222,6 +222,7 @@ static void run_local(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml
 		read_slot(c, slot, regs);
 		return;
 	}
+	ssi_local_executor();
 	send_run(c, regs, WIRE_RUN_LOADED | (started ? WIRE_RUN_STARTED : 0));
 	receive_event(c, regs);
 	if (ssi_slot_read_fp(slot, regs->fp, host_fp_size))

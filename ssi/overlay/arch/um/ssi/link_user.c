@@ -72,6 +72,11 @@ void ssi_spin_prepare(void)
 	may_spin = !spin || strcmp(spin, "off");
 }
 
+int ssi_may_spin(void)
+{
+	return may_spin;
+}
+
 /* After an answer that did not come in time the next 1, 3, 7, ... are not spun for. */
 void ssi_link_spin(int fd, struct ssi_spin *s)
 {
@@ -164,20 +169,39 @@ void ssi_pin_prepare(void)
 		CPU_ZERO(&allowed);
 }
 
-void ssi_pin(int cpu)
+int ssi_host_cpus(void)
 {
-	cpu_set_t one;
+	return CPU_COUNT(&allowed);
+}
+
+int ssi_host_cpu(int cpu)
+{
 	int skip, i;
 
-	if (!CPU_COUNT(&allowed))
-		return;
-	skip = cpu % CPU_COUNT(&allowed);
+	if (!ssi_host_cpus())
+		return -1;
+	skip = cpu % ssi_host_cpus();
 	for (i = 0; i < CPU_SETSIZE; i++)
 		if (CPU_ISSET(i, &allowed) && !skip--)
 			break;
+	return i;
+}
+
+void ssi_pin_thread(int tid, int host_cpu)
+{
+	cpu_set_t one;
+
 	CPU_ZERO(&one);
-	CPU_SET(i, &one);
-	syscall(__NR_sched_setaffinity, 0, sizeof(one), &one);
+	CPU_SET(host_cpu, &one);
+	syscall(__NR_sched_setaffinity, tid, sizeof(one), &one);
+}
+
+void ssi_pin(int cpu)
+{
+	int host_cpu = ssi_host_cpu(cpu);
+
+	if (host_cpu >= 0)
+		ssi_pin_thread(0, host_cpu);
 }
 
 void ssi_lost(int fd, const char *what, const char *why)

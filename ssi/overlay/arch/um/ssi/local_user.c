@@ -20,6 +20,8 @@
 #include "context.h"
 #include "stub.h"
 
+#define SPIN_NS 20000
+#define SPIN_LOOKS 1000			/* about as long: the stub has no clock */
 #define NO_SYSCALL (~0ul)
 
 static uint8_t *arena;
@@ -111,8 +113,31 @@ void ssi_slot_resume(const struct ssi_slot *s)
 		syscall(__NR_futex, &o->go, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
+void ssi_slot_place(const struct ssi_slot *s, int host_cpu, int spin)
+{
+	struct stub_orders *o = orders_of(s);
+	uint32_t placed = host_cpu + 1;
+
+	o->spin = spin ? SPIN_LOOKS : 0;
+	if (o->placed == placed)
+		return;
+	o->placed = placed;
+	ssi_pin_thread(o->tid, host_cpu);
+}
+
+/* Until it has parked, or a signal waits, for SPIN_NS at most. */
+static void spin(struct stub_report *r, uint32_t go)
+{
+	long long until = os_nsecs() + SPIN_NS;
+	unsigned looks = 0;
+
+	while (__atomic_load_n(&r->parked, __ATOMIC_ACQUIRE) != go && !os_signals_pending() &&
+	       (++looks % 64 || os_nsecs() < until))
+		__builtin_ia32_pause();
+}
+
 /* No timeout: arming a timer of the host's takes longer than all the rest, and the tick comes anyway. */
-int ssi_slot_wait(const struct ssi_slot *s)
+int ssi_slot_wait(const struct ssi_slot *s, int may_spin)
 {
 	struct stub_orders *o = orders_of(s);
 	struct stub_report *r = report_of(s);
@@ -127,6 +152,8 @@ int ssi_slot_wait(const struct ssi_slot *s)
 	os_signal_words(signals);
 	words[1].uaddr = (uintptr_t)signals[0];
 	words[2].uaddr = (uintptr_t)signals[1];
+	if (may_spin)
+		spin(r, o->go);
 	__atomic_store_n(&o->daemon_waits, 1, __ATOMIC_SEQ_CST);
 	for (;;) {
 		words[0].val = __atomic_load_n(&r->parked, __ATOMIC_SEQ_CST);

@@ -248,7 +248,7 @@ void ssi_mm_leave(struct ssi_mm *sm, unsigned int node)
  * it takes no memory that the program would not have taken: not for reads of anonymous memory or of private
  * files that may be written, which populating would give pages of their own.
  */
-static bool may_fault_ahead(const struct vm_area_struct *vma, bool write)
+static bool may_fault_ahead(struct vm_area_struct *vma, bool write)
 {
 	if (vma->vm_flags & (VM_IO | VM_PFNMAP | VM_HUGETLB | VM_RAND_READ) || userfaultfd_armed(vma))
 		return false;

@@ -41,12 +41,18 @@ struct ssi_spin { unsigned int skip, misses; };
  */
 void ssi_link_spin(int fd, struct ssi_spin *spin);
 void ssi_spin_prepare(void);
+int ssi_may_spin(void);
 /*
  * The calling CPU's host thread to one of the host's CPUs, unless PANGEA_PIN=off is in the environment; after
  * ssi_pin_prepare(), which must come before any CPU is pinned.
  */
 void ssi_pin_prepare(void);
 void ssi_pin(int cpu);
+/* The host's CPU on which that one is, and any thread to one; -1: the kernel is not to pin. */
+int ssi_host_cpu(int cpu);
+void ssi_pin_thread(int tid, int host_cpu);
+/* How many of the host's CPUs there are to pin to. */
+int ssi_host_cpus(void);
 /*
  * Close a channel over which nothing good comes any more.  The daemons end a machine that has lost a part of
  * it; until then nothing can go on.
@@ -65,7 +71,9 @@ void ssi_slot_resume(const struct ssi_slot *s);
 /*
  * After resuming, with IRQs disabled.  0: it has parked; -EINTR: a signal or an IPI waits for IRQs to be enabled.
  */
-int ssi_slot_wait(const struct ssi_slot *s);
+int ssi_slot_wait(const struct ssi_slot *s, int may_spin);
+/* Keep the parked thread on one of the host's CPUs, and let it spin or not when it parks next. */
+void ssi_slot_place(const struct ssi_slot *s, int host_cpu, int spin);
 /* Make it park if it does not by itself; may be late. */
 void ssi_slot_interrupt(const struct ssi_slot *s);
 unsigned int ssi_slot_signal(const struct ssi_slot *s);
@@ -140,6 +148,8 @@ struct ssi_mm;
 bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm);
 /* Run what is loaded: 0: it has parked; -EAGAIN: the executor must see to it, with WIRE_RUN_STARTED. */
 int ssi_local_run(const struct ssi_slot *slot, int (*wanted)(void));
+/* The executor runs the calling CPU's user half instead. */
+void ssi_local_executor(void);
 
 /* --- node.c --- */
 struct ssi_node {
