@@ -3,7 +3,7 @@
  * Inside of machine.c, executor.c, mm.c, pager.c and peers.c.
  *
  * Threads of a node: one executor per CPU (executor.c), one for the mm channel (mm.c), one for the dsm
- * links (peers.c), one that reaps stubs (mm.c), and on node 0 one that reads the kernel's userfaultfd
+ * links (peers.c), one that starts stubs in store and reaps (mm.c), and on node 0 one that reads the kernel's userfaultfd
  * (pager.c).
  *
  * Lock order: machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock,
@@ -215,9 +215,10 @@ struct machine {
 
 	pthread_mutex_t reap_lock;
 	pthread_cond_t reap_wake;
-	struct mm *reap, *spare;
+	struct mm *reap;		/* to be ended; reap_lock, as the next three */
+	struct mm *spare;		/* have a stub and no id yet */
 	unsigned spares;
-	bool spares_failed;
+	bool spares_failed;		/* no more are made until one is asked for */
 	pthread_t reap_thread;
 	uint64_t area_used[STUB_AREAS_MAX / 64];	/* reap_lock; a bit for each control area */
 	unsigned area_next;		/* where to look for a free one */

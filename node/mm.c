@@ -265,18 +265,21 @@ static int batch_flush(struct batch *b)
 	return result_error(ret);
 }
 
+/* Whoever adds a mapping has entered it in the table, which a flush may clear: so it is added first. */
 static int batch_add(struct batch *b, uint32_t kind, const struct wire_map *map, uint64_t length)
 {
 	int ret = 0;
 
-	/* what comes after a mapping in the batch must not take it away before it is registered */
-	if (b->count == BATCH_MAX || (kind == STUB_OP_UNMAP && b->count && b->op[b->count - 1].kind != kind))
+	/* a removal must not come between mapping and registering */
+	if (kind == STUB_OP_UNMAP && b->count && b->op[b->count - 1].kind != kind)
 		ret = batch_flush(b);
+	if (ret)
+		return ret;
 	b->op[b->count++] = (struct stub_op){
 		.addr = map->addr, .length = length, .mode = PAGER_REGISTER_MODES,
 		.offset = map->pfn * NODE_PAGE_SIZE, .prot = map->prot, .kind = kind,
 	};
-	return ret;
+	return b->count == BATCH_MAX ? batch_flush(b) : 0;
 }
 
 static uint64_t map_length(const struct wire_map *map)

@@ -27,46 +27,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common.h"
+
 enum { PAGE = 4096, TOUCHED = 64 << 20, CACHED = 16 << 20, MANY = 1000 };
 
 extern char **environ;
 
-__attribute__((noreturn))
-static void die(const char *what)
-{
-	fprintf(stderr, "local: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static double now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set) < 0)
-		die("sched_setaffinity");
-}
-
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 /* The median of so many measurements of what takes place `each` times in one. */
 static void measure(const char *key, unsigned count, unsigned each, void (*once)(void *), void *arg)
 {
-	double times[64], start;
+	uint64_t times[64], start;
 
 	for (unsigned i = 0; i < count; i++) {
 		start = now_ns();
@@ -74,7 +44,7 @@ static void measure(const char *key, unsigned count, unsigned each, void (*once)
 		times[i] = (now_ns() - start) / each;
 	}
 	qsort(times, count, sizeof(times[0]), ascending);
-	printf("%s %.0f\n", key, times[count / 2]);
+	printf("%s %llu\n", key, (unsigned long long)times[count / 2]);
 	fflush(stdout);
 }
 
@@ -177,7 +147,7 @@ static void pong(struct pipes *p, int cpu)
 {
 	char byte;
 
-	pin(cpu);
+	pin(0, cpu);
 	close(p->there[1]);
 	while (read(p->there[0], &byte, 1) == 1)
 		if (write(p->back[1], &byte, 1) != 1)
@@ -207,7 +177,7 @@ static pid_t keep_busy(int cpu)
 	if (pid)
 		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	pin(cpu);
+	pin(0, cpu);
 	for (;;)
 		;
 }
@@ -245,7 +215,7 @@ int main(int argc, char **argv)
 		reboot(RB_POWER_OFF);
 		die("reboot");
 	}
-	pin(cpu);
+	pin(0, cpu);
 	if (busy) {
 		pid_t pid = keep_busy(other);
 

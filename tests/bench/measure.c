@@ -36,45 +36,15 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "common.h"
+
 enum { PAGE = 4096, BIND = 2 /* MPOL_BIND */ };
 
 static uint64_t first_ns, first_ticks;
 
-__attribute__((noreturn))
-static void die(const char *what)
-{
-	fprintf(stderr, "measure: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 static double to_ns(uint64_t ticks)
 {
 	return (double)ticks * (double)(now_ns() - first_ns) / (double)(__rdtsc() - first_ticks);
-}
-
-static void pin(pid_t pid, int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(pid, sizeof(set), &set) < 0)
-		die("sched_setaffinity");
-}
-
-static int ascending(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
 }
 
 static void report(const char *key, uint64_t *ticks, size_t count)

@@ -31,7 +31,7 @@
 enum { PROT_R = 1, PROT_W = 2, PROT_X = 4 };
 
 #define AROUND_PAGES	16UL			/* as many as a file fault enters at a time */
-#define AHEAD_PAGES	256UL			/* at most as many as were faulted on in a row */
+#define AHEAD_PAGES	256UL			/* at a time */
 #define AHEAD_AFTER	2			/* faults in sequence */
 #define GIVE_PAGES	(AROUND_PAGES + AHEAD_PAGES)
 
@@ -244,7 +244,7 @@ void ssi_mm_leave(struct ssi_mm *sm, unsigned int node)
 
 /*
  * A fault costs a trap and a RUN, as much as making a hundred pages.  So who faults on one page after the other gets
- * those that follow with it, twice as many each time: never more than it has used already.  That is only done where
+ * those that follow with it, twice as many each time: about as many as it has used already.  That is only done where
  * it takes no memory that the program would not have taken: not for reads of anonymous memory or of private
  * files that may be written, which populating would give pages of their own.
  */
