@@ -105,13 +105,15 @@ const char *cache_refuse_grant(const struct dsm *d, unsigned from, const struct 
 /* Give the content to the requester, and up whatever it may not share. */
 void cache_fetch(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 {
+	enum dsm_state have = dsm_state(d, msg->pfn);
 	enum dsm_state keep = msg->state == DSM_EXCLUSIVE ? DSM_INVALID : DSM_SHARED;
 	struct dsm_msg grant = {
 		.type = DSM_GRANT, .state = msg->state, .requester = msg->requester, .pfn = msg->pfn,
 	};
 
 	(void)from;
-	grant.payload = d->config.ops->revoke(d->config.ctx, msg->pfn, keep, d->page);
+	frame_set_state(d, msg->pfn, keep);
+	grant.payload = d->config.ops->revoke(d->config.ctx, msg->pfn, have, keep, d->page);
 	assert(grant.payload != DSM_PAYLOAD_NONE);
 	if (grant.payload == DSM_PAYLOAD_PAGE) {
 		grant.page = d->page;
@@ -119,16 +121,16 @@ void cache_fetch(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 	}
 	if (keep == DSM_INVALID)
 		d->stats.invalidated++;
-	frame_set_state(d, msg->pfn, keep);
 	dsm_send(d, msg->requester, &grant);
 }
 
 void cache_invalidate(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 {
 	struct dsm_msg ack = { .type = DSM_INVALIDATE_ACK, .requester = msg->requester, .pfn = msg->pfn };
+	enum dsm_state have = dsm_state(d, msg->pfn);
 
-	d->config.ops->revoke(d->config.ctx, msg->pfn, DSM_INVALID, NULL);
 	frame_set_state(d, msg->pfn, DSM_INVALID);
+	d->config.ops->revoke(d->config.ctx, msg->pfn, have, DSM_INVALID, NULL);
 	d->stats.invalidated++;
 	dsm_send(d, from, &ack);
 }
@@ -147,8 +149,8 @@ void cache_grant(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 	(void)from;
 	d->stats.page_in += msg->payload == DSM_PAYLOAD_PAGE;
 	d->stats.zero_in += msg->payload == DSM_PAYLOAD_ZERO;
-	frame_set_state(d, msg->pfn, state);
 	d->config.ops->install(d->config.ctx, msg->pfn, state, msg->payload, msg->page);
+	frame_set_state(d, msg->pfn, state);
 	d->config.ops->ready(d->config.ctx, msg->pfn, state);
 	dsm_send(d, dsm_home(d, msg->pfn), &done);
 	f->asked = DSM_INVALID;

@@ -250,11 +250,9 @@ static int frame_fault(struct run *r)
 	pthread_mutex_lock(&r->mm->lock);
 	mapping = mm_lookup(r->mm, w->address);
 	pthread_mutex_unlock(&r->mm->lock);
+	if (!mapping.prot)		/* the kernel has mapped it, or it is unmapped by now: the kernel sees to it */
+		return 0;
 	r->go = r->slot.orders->go + 1;
-	if (!mapping.prot) {		/* unmapped meanwhile: let it fault anew */
-		slot_resume(r->slot);
-		return 1;
-	}
 	w->pfn = mapping.pfn;
 	w->want = r->frame->uc_mcontext.gregs[REG_ERR] & PF_WRITE ? DSM_EXCLUSIVE : DSM_SHARED;
 	w->mm = r->mm;

@@ -36,7 +36,6 @@ static void init_locks(struct machine *m)
 	pthread_mutex_init(&m->hot_lock, NULL);
 	pthread_mutex_init(&m->reap_lock, NULL);
 	pthread_mutex_init(&m->frames_lock, NULL);
-	pthread_cond_init(&m->reap_wake, NULL);
 	pthread_cond_init(&m->discards_done, NULL);
 	pthread_cond_init(&m->asked_less, NULL);
 }
@@ -201,7 +200,6 @@ void machine_free(struct machine *m)
 	pthread_mutex_destroy(&m->hot_lock);
 	pthread_mutex_destroy(&m->reap_lock);
 	pthread_mutex_destroy(&m->frames_lock);
-	pthread_cond_destroy(&m->reap_wake);
 	pthread_cond_destroy(&m->discards_done);
 	pthread_cond_destroy(&m->asked_less);
 	free(m);

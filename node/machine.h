@@ -42,7 +42,8 @@ struct mm {
 	unsigned served_on;		/* 1 + the CPU whose host CPU the service thread is kept on; 0: any */
 	pid_t tid[STUB_SLOTS_MAX];	/* of the CPU threads */
 	pthread_mutex_t lock;		/* map, slot 0, and mapping system calls of the stub */
-	struct mm_node *map;		/* address -> frame and rights */
+	struct mm_node *map;		/* address -> frame and rights, as far as pangead has mapped it */
+	uint32_t kernel_maps;		/* orders.kernel_maps when that was looked at last */
 	uint64_t revoked;		/* newest REVOKE */
 	struct fp_image {		/* vector state as last exchanged, per slot; its executor's */
 		uint32_t length;
@@ -62,7 +63,7 @@ void mm_put(struct machine *m, struct mm *mm);
 int mm_apply(struct machine *m, struct mm *mm, unsigned cpu, const struct wire_map *maps, unsigned count,
 	     uint64_t epoch);
 /* mm.lock held. */
-struct mapping mm_lookup(const struct mm *mm, uint64_t address);
+struct mapping mm_lookup(struct mm *mm, uint64_t address);
 /* A thread of a stub: what stub.h says of a slot. */
 struct slot {
 	const struct mm *mm;
@@ -89,10 +90,6 @@ void mm_stop_threads(struct machine *m);
 void *mm_channel_thread(void *machine);
 
 /* --- pager.c: frames --- */
-
-/* How every mapping of a frame is registered. */
-#define PAGER_REGISTER_MODES \
-	(UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP)
 
 /* Someone who needs a frame. */
 struct waiter {
@@ -214,7 +211,6 @@ struct machine {
 	struct hot hot;
 
 	pthread_mutex_t reap_lock;
-	pthread_cond_t reap_wake;
 	struct mm *reap;		/* to be ended; reap_lock, as the next three */
 	struct mm *spare;		/* have a stub and no id yet */
 	unsigned spares;

@@ -32,7 +32,6 @@
 
 #define ALIVE_CHECK_MIN_NS 32000000L	/* doubled from one look to the next; beyond the host's tick, so cheap to arm */
 #define ALIVE_CHECK_MAX_NS 256000000L
-#define SPARES_MAX 4		/* stubs in store: a pipeline of a shell's worth */
 #define IDLE_WAKES 64		/* that were for nothing, before each nap */
 
 /* --- the mapping table: four levels of 512, like the hardware's --- */
@@ -106,12 +105,24 @@ static void table_clear_range(struct mm *mm, uint64_t start, uint64_t end)
 		table_clear(&mm->map, LEVELS - 1, start / NODE_PAGE_SIZE, end / NODE_PAGE_SIZE - 1);
 }
 
-struct mapping mm_lookup(const struct mm *mm, uint64_t address)
+/* The kernel has mapped and unmapped in its own way: what we know is out of date.  mm.lock held. */
+static void forget_if_old(struct mm *mm)
+{
+	uint32_t now = __atomic_load_n(&stub_orders_of(mm->area, 0)->kernel_maps, __ATOMIC_ACQUIRE);
+
+	if (now == mm->kernel_maps)
+		return;
+	mm->kernel_maps = now;
+	table_clear_range(mm, 0, STUB_USER_END);
+}
+
+struct mapping mm_lookup(struct mm *mm, uint64_t address)
 {
 	uint64_t *entry = NULL;
 
+	forget_if_old(mm);
 	if (address < STUB_USER_END)
-		entry = table_entry((struct mm *)mm, address / NODE_PAGE_SIZE, false);
+		entry = table_entry(mm, address / NODE_PAGE_SIZE, false);
 	if (!entry)
 		return (struct mapping){ 0 };
 	return (struct mapping){ *entry >> PROT_BITS, *entry & ((1 << PROT_BITS) - 1) };
@@ -187,17 +198,35 @@ struct batch {
 	struct stub_op op[BATCH_MAX];	/* MAP stands for all that makes a mapping usable */
 };
 
-/* The service thread carries out its orders: enum stub_result, or -ESRCH: the stub is gone. */
+/* The service thread carries out its orders: STUB_RESULT_..., or -ESRCH: the stub is gone. */
 static int serve(struct batch *b, unsigned count)
 {
-	uint8_t byte = 0;
+	struct stub_orders *o = mm_slot(b->mm, 0).orders;
+	uint8_t byte;
 
-	mm_slot(b->mm, 0).orders->op_count = count;
-	/* the socket orders the stores to orders before the stub's loads */
-	if (TEMP_FAILURE_RETRY(send(b->mm->socket, &byte, 1, MSG_NOSIGNAL)) != 1 ||
-	    TEMP_FAILURE_RETRY(recv(b->mm->socket, &byte, 1, 0)) != 1)
-		return -ESRCH;
-	return byte;
+	o->op_count = count;
+	__atomic_store_n(&o->go, o->go + 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &o->go, FUTEX_WAKE, 1, NULL, NULL, 0);
+	return TEMP_FAILURE_RETRY(recv(b->mm->socket, &byte, 1, 0)) == 1 ? byte : -ESRCH;
+}
+
+/* mm.lock held.  The kernel owns it for microseconds of CPU time, and runs where we do, at a lower priority. */
+static void own_service(struct mm *mm)
+{
+	struct stub_orders *o = mm_slot(mm, 0).orders;
+	struct timespec nap = { 0, 20000 };
+	uint32_t none = STUB_OWNER_NONE;
+
+	while (!__atomic_compare_exchange_n(&o->owner, &none, STUB_OWNER_DAEMON, false, __ATOMIC_ACQUIRE,
+					    __ATOMIC_RELAXED)) {
+		none = STUB_OWNER_NONE;
+		nanosleep(&nap, NULL);
+	}
+}
+
+static void disown_service(struct mm *mm)
+{
+	__atomic_store_n(&mm_slot(mm, 0).orders->owner, STUB_OWNER_NONE, __ATOMIC_RELEASE);
 }
 
 static int result_error(int result)
@@ -276,7 +305,7 @@ static int batch_add(struct batch *b, uint32_t kind, const struct wire_map *map,
 	if (ret)
 		return ret;
 	b->op[b->count++] = (struct stub_op){
-		.addr = map->addr, .length = length, .mode = PAGER_REGISTER_MODES,
+		.addr = map->addr, .length = length, .mode = STUB_REGISTER_MODES,
 		.offset = map->pfn * NODE_PAGE_SIZE, .prot = map->prot, .kind = kind,
 	};
 	return b->count == BATCH_MAX ? batch_flush(b) : 0;
@@ -358,6 +387,8 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 	struct batch b = { .machine = m, .mm = mm };
 	int ret = 0;
 
+	own_service(mm);
+	forget_if_old(mm);
 	for (unsigned i = 0; i < count && !ret; i++) {
 		if (!maps[i].prot)
 			ret = add_removal(&b, &maps[i]);
@@ -366,6 +397,7 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 	}
 	if (!ret)
 		ret = batch_flush(&b);
+	disown_service(mm);
 	if (ret)
 		log_line(LOG_WARNING, "mm %llu: mapping failed: %s", (unsigned long long)mm->id, strerror(-ret));
 	return ret;
@@ -374,14 +406,16 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 int mm_apply(struct machine *m, struct mm *mm, unsigned cpu, const struct wire_map *maps, unsigned count,
 	     uint64_t epoch)
 {
+	struct stub_orders *orders = mm_slot(mm, 0).orders;
 	int ret;
 
 	if (!count)
 		return 0;
 	pthread_mutex_lock(&mm->lock);
-	if (mm->served_on != cpu + 1) {
+	if (mm->served_on != cpu + 1 || orders->placed) {
 		pin_thread(cpu, mm->pid);
 		mm->served_on = cpu + 1;
+		orders->placed = 0;
 	}
 	ret = apply(m, mm, maps, count, epoch);
 	pthread_mutex_unlock(&mm->lock);
@@ -440,6 +474,7 @@ static int wait_for_threads(struct machine *m, struct mm *mm)
 {
 	int ret = 0;
 
+	mm_slot(mm, 0).orders->pid = mm_slot(mm, 0).orders->tid = mm->pid;
 	for (unsigned i = 1; i < mm->slots && !ret; i++) {
 		do
 			ret = slot_wait(mm_slot(mm, i), 1);
@@ -597,55 +632,153 @@ static struct mm *mm_new(struct machine *m)
 
 /* --- stubs in store --- */
 
-/* Starting a stub takes longer than a fork may.  SPARES_MAX of them wait; the reaper makes them. */
+/*
+ * Starting a stub takes longer than a fork may.  STUB_SPARES_MAX of them wait; the reaper makes them.  They stand in the
+ * arena as well, where the kernel of the kernel host takes them: then they get their mm here when somebody asks for
+ * it, or the reaper looks.
+ */
+static struct stub_arena *arena_of(const struct machine *m)
+{
+	return (void *)m->arena;
+}
+
+static void wake_reaper(struct machine *m)
+{
+	__atomic_add_fetch(&arena_of(m)->reap_wakes, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, &arena_of(m)->reap_wakes, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+/* reap_lock held. */
+static void offer(struct machine *m, const struct mm *mm)
+{
+	uint32_t *spare = arena_of(m)->spare;
+
+	for (unsigned i = 0; i < STUB_SPARES_MAX; i++)
+		if (!__atomic_load_n(&spare[i], __ATOMIC_RELAXED)) {
+			__atomic_store_n(&spare[i], mm->area_number + 1, __ATOMIC_RELEASE);
+			return;
+		}
+}
+
+/* reap_lock held.  false: the kernel has taken it. */
+static bool withdraw(struct machine *m, const struct mm *mm)
+{
+	uint32_t *spare = arena_of(m)->spare;
+
+	for (unsigned i = 0; i < STUB_SPARES_MAX; i++) {
+		uint32_t number = mm->area_number + 1;
+
+		if (__atomic_compare_exchange_n(&spare[i], &number, 0, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			return true;
+	}
+	return false;
+}
+
 static struct mm *take_spare(struct machine *m)
 {
-	struct mm *mm;
+	struct mm **p, *mm = NULL;
 
 	pthread_mutex_lock(&m->reap_lock);
-	while ((mm = m->spare)) {
-		m->spare = mm->next;
+	for (p = &m->spare; *p && !mm;) {
+		if (!withdraw(m, *p)) {
+			p = &(*p)->next;
+			continue;
+		}
+		mm = *p;
+		*p = mm->next;
 		m->spares--;
-		if (mm_alive(mm))
-			break;
-		mm->next = m->reap;	/* the host has killed it */
-		m->reap = mm;
+		if (!mm_alive(mm)) {
+			mm->next = m->reap;	/* the host has killed it */
+			m->reap = mm;
+			mm = NULL;
+		}
 	}
 	m->spares_failed = false;
-	pthread_cond_signal(&m->reap_wake);
+	pthread_mutex_unlock(&m->reap_lock);
+	wake_reaper(m);
+	return mm;
+}
+
+/* One that the kernel has taken, out of the list; NULL: none. */
+static struct mm *next_taken(struct machine *m)
+{
+	struct mm **p, *mm = NULL;
+
+	pthread_mutex_lock(&m->reap_lock);
+	for (p = &m->spare; *p && !mm; p = &(*p)->next)
+		if (__atomic_load_n(&mm_slot(*p, 0).orders->mm, __ATOMIC_ACQUIRE)) {
+			mm = *p;
+			*p = mm->next;
+			m->spares--;
+			m->spares_failed = false;
+			break;
+		}
 	pthread_mutex_unlock(&m->reap_lock);
 	return mm;
 }
 
-/* reap_lock held, given up meanwhile.  false: there was nothing to do. */
-static bool add_spare(struct machine *m)
+/* One more unless so many are there.  The reaper's; false: there was nothing to do. */
+static bool add_spare(struct machine *m, unsigned enough)
 {
 	struct mm *mm;
+	bool wanted;
 
-	if (m->stopping || m->spares_failed || m->spares >= SPARES_MAX)
-		return false;
+	pthread_mutex_lock(&m->reap_lock);
+	wanted = !m->stopping && !m->spares_failed && m->spares < enough;
 	pthread_mutex_unlock(&m->reap_lock);
+	if (!wanted)
+		return false;
 	mm = mm_new(m);
 	pthread_mutex_lock(&m->reap_lock);
-	if (!mm) {
-		m->spares_failed = true;	/* until one is asked for */
-		return true;
+	m->spares_failed = !mm;		/* until one is asked for */
+	if (mm) {
+		mm->next = m->spare;
+		m->spare = mm;
+		m->spares++;
+		offer(m, mm);
 	}
-	mm->next = m->spare;
-	m->spare = mm;
-	m->spares++;
+	pthread_mutex_unlock(&m->reap_lock);
 	return true;
 }
 
 /* --- the table of mms, and their end --- */
 
-static struct mm **mm_find(struct machine *m, uint64_t id)
+static struct mm **find(struct machine *m, uint64_t id)
 {
 	struct mm **p = &m->mms[id % MM_HASH];
 
 	while (*p && (*p)->id != id)
 		p = &(*p)->next;
 	return p;
+}
+
+static void enter(struct machine *m, struct mm *mm, uint64_t id)
+{
+	mm->id = id;
+	mm->revoked = m->revoked_absent;
+	mm->references = 1;
+	mm->next = m->mms[id % MM_HASH];
+	m->mms[id % MM_HASH] = mm;
+	m->stubs++;
+}
+
+static void enter_taken(struct machine *m)
+{
+	struct mm *mm;
+
+	while ((mm = next_taken(m)))
+		enter(m, mm, mm_slot(mm, 0).orders->mm);
+}
+
+/* Where it hangs, or NULL there.  mms_lock held, as for the three above. */
+static struct mm **mm_find(struct machine *m, uint64_t id)
+{
+	struct mm **p = find(m, id);
+
+	if (*p)
+		return p;
+	enter_taken(m);
+	return find(m, id);
 }
 
 /* mms_lock held. */
@@ -655,26 +788,20 @@ static struct mm *mm_start(struct machine *m, uint64_t id)
 
 	if (!mm)
 		mm = mm_new(m);
-	if (!mm)
-		return NULL;
-	mm->next = NULL;
-	mm->id = id;
-	mm->revoked = m->revoked_absent;
-	mm->references = 1;
-	m->stubs++;
+	if (mm)
+		enter(m, mm, id);
 	return mm;
 }
 
 /* With mms_lock held throughout: one mm is never started twice. */
 struct mm *mm_get(struct machine *m, uint64_t id)
 {
-	struct mm **p, *mm;
+	struct mm *mm;
 
 	pthread_mutex_lock(&m->mms_lock);
-	p = mm_find(m, id);
-	if (!*p)
-		*p = mm_start(m, id);
-	mm = *p;
+	mm = *mm_find(m, id);
+	if (!mm)
+		mm = mm_start(m, id);
 	if (mm)
 		mm->references++;
 	pthread_mutex_unlock(&m->mms_lock);
@@ -689,8 +816,8 @@ void mm_put(struct machine *m, struct mm *mm)
 	pthread_mutex_lock(&m->reap_lock);
 	mm->next = m->reap;
 	m->reap = mm;
-	pthread_cond_signal(&m->reap_wake);
 	pthread_mutex_unlock(&m->reap_lock);
+	wake_reaper(m);
 }
 
 static void mm_forget(struct machine *m, uint64_t id)
@@ -736,29 +863,47 @@ int mm_probe(struct machine *m)
 	return ret;
 }
 
+static struct mm *next_to_end(struct machine *m)
+{
+	struct mm *mm;
+
+	pthread_mutex_lock(&m->reap_lock);
+	mm = m->reap;
+	if (mm)
+		m->reap = mm->next;
+	pthread_mutex_unlock(&m->reap_lock);
+	return mm;
+}
+
+/* Who waits for a stub comes before those that have ended, and these before stubs in store. */
+static bool reap(struct machine *m)
+{
+	struct mm *mm;
+
+	pthread_mutex_lock(&m->mms_lock);
+	enter_taken(m);
+	pthread_mutex_unlock(&m->mms_lock);
+	if (add_spare(m, 1))
+		return true;
+	mm = next_to_end(m);
+	if (!mm)
+		return add_spare(m, STUB_SPARES_MAX);
+	mm_release(m, mm);
+	return true;
+}
+
 static void *reap_thread(void *arg)
 {
 	struct machine *m = arg;
+	uint32_t *wakes = &arena_of(m)->reap_wakes, seen;
+	bool stopping;
 
-	pthread_mutex_lock(&m->reap_lock);
-	for (;;) {
-		struct mm *mm = m->reap;
-
-		if (!m->spare && add_spare(m))
-			continue;	/* who waits for one comes before who has ended */
-		if (!mm && m->stopping)
-			break;
-		if (!mm) {
-			if (!add_spare(m))
-				pthread_cond_wait(&m->reap_wake, &m->reap_lock);
-			continue;
-		}
-		m->reap = mm->next;
-		pthread_mutex_unlock(&m->reap_lock);
-		mm_release(m, mm);
-		pthread_mutex_lock(&m->reap_lock);
-	}
-	pthread_mutex_unlock(&m->reap_lock);
+	do {
+		stopping = m->stopping;
+		seen = __atomic_load_n(wakes, __ATOMIC_SEQ_CST);
+		if (!reap(m) && !stopping)
+			syscall(SYS_futex, wakes, FUTEX_WAIT, seen, NULL, NULL, 0);
+	} while (!stopping || m->reap);
 	return NULL;
 }
 
@@ -773,9 +918,7 @@ void mm_stop_threads(struct machine *m)
 	for (unsigned i = 0; i < MM_HASH; i++)
 		while (m->mms[i])
 			mm_forget(m, m->mms[i]->id);
-	pthread_mutex_lock(&m->reap_lock);
-	pthread_cond_signal(&m->reap_wake);
-	pthread_mutex_unlock(&m->reap_lock);
+	wake_reaper(m);
 	pthread_join(m->reap_thread, NULL);
 	for (struct mm *mm = m->spare, *next; mm; mm = next) {
 		next = mm->next;

@@ -67,6 +67,9 @@
 #define FEATURES_NEEDED	(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | \
 			 UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED)
 
+_Static_assert(STUB_REGISTER_MODES == (UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR |
+				       UFFDIO_REGISTER_MODE_WP), "every kind of fault");
+
 static const uint8_t zero_page[NODE_PAGE_SIZE];
 
 uint64_t now_ns(void)
@@ -128,7 +131,7 @@ uint64_t pager_present(const struct machine *m)
 
 static int register_range(int uffd, uint64_t start, uint64_t length)
 {
-	struct uffdio_register reg = { .range = { start, length }, .mode = PAGER_REGISTER_MODES };
+	struct uffdio_register reg = { .range = { start, length }, .mode = STUB_REGISTER_MODES };
 
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? -errno : 0;
 }
@@ -235,15 +238,36 @@ static void expose_to_kernel(struct machine *m, uint64_t pfn)
 	m->exposed[chunk] = 1;
 }
 
+/*
+ * Node 0: the kernel makes mappings itself, with the rights that it sees we have (ssi/overlay/arch/um/ssi/map.c).  They
+ * have changed, and it may not have seen that.  What it has begun ends within microseconds of CPU time.
+ */
+static void wait_for_kernel_maps(struct machine *m)
+{
+	const struct stub_arena *arena = (const void *)m->arena;
+	struct timespec nap = { 0, 20000 };
+
+	if (!m->rights)
+		return;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);	/* pairs with the kernel's, between its count and its look */
+	for (unsigned i = 1; i <= own_node(m)->cpu_count; i++) {
+		const uint64_t *count = &arena->slot[i].mapping;
+		uint64_t begun = __atomic_load_n(count, __ATOMIC_ACQUIRE);
+
+		while (begun % 2 && __atomic_load_n(count, __ATOMIC_ACQUIRE) == begun && !m->stopping)
+			nanosleep(&nap, NULL);
+	}
+}
+
 /* --- actions of the coherence core (dsm.h); frames_lock held --- */
 
-static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state keep, void *page)
+static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep, void *page)
 {
 	struct machine *m = ctx;
-	enum dsm_state have = dsm_state(m->dsm, pfn);
 	uint8_t buffer[NODE_PAGE_SIZE];
 
 	expose_to_kernel(m, pfn);
+	wait_for_kernel_maps(m);
 	if (keep == have) {
 		if (page)
 			frame_read(m, pfn, page);

@@ -22,8 +22,9 @@
  *     matter.  Everything else kills the process.  A CPU thread may wait for its own orders.go, wake who
  *     waits for its own report.parked, set its FS and GS base, and return from a signal.  All of that gives
  *     user code nothing: the words and the registers are its own.
- *   - Influence the service thread, which uses no memory but its orders, which are mapped read-only: no stack,
- *     so there is no return address to forge, and no buffer to change between check and use.
+ *   - Influence the service thread, which reads no memory but its orders, which are mapped read-only: no stack,
+ *     so there is no return address to forge, and no buffer to change between check and use.  Its answer to the
+ *     kernel can be forged, by a thread that has forged its report (below) and runs on while the kernel maps.
  *   - Be resumed by anyone but pangead: the thread waits for its orders to change.
  *
  * A thread that has SIGALRM blocked by a forged frame does not park when pangead asks; pangead ends such a
@@ -160,9 +161,10 @@ static void handler(int sig, siginfo_t *info, void *context)
 }
 
 /*
- * The service thread.  rbx: its orders; r12: the operation; r13: operations left; r14: the answer; r15: the
- * number of UFFDIO_REGISTER.  That wants to say which ioctls the range permits, in orders that it cannot write:
- * EFAULT means that the rest is done (pangead tries it when it starts, mm.c).
+ * The service thread.  rbx: its orders; r12: the operation; r13: operations left; r14: orders.go as last seen; r15: the
+ * number of UFFDIO_REGISTER; rbp: where a system call returns to; rsi, at the end: the answer.  REGISTER wants to say
+ * which ioctls the range permits, in orders that it cannot write: EFAULT means that the rest is done (pangead tries it
+ * when it starts, mm.c).
  */
 #define STRING(x) #x
 #define S(x) STRING(x)
@@ -174,22 +176,29 @@ asm(".pushsection .text\n"
     "service_call:\n"
     "	syscall\nafter_service: jmp *%rbp\n"
     "service:\n"
-    "	movabs $" S(STUB_ORDERS) ", %rbx\n"
-    "	mov $" S(__NR_read) ", %eax; mov $" S(STUB_FD_SOCKET) ", %edi\n"
-    "	movabs $" S(STUB_REPORTS) ", %rsi; mov $1, %edx; call_service\n"
-    "	cmp $1, %rax; jne gone\n"
+    "	movabs $" S(STUB_ORDERS) ", %rbx; xor %r14d, %r14d\n"
+    "wait_orders:\n"
+    "	mov (%rbx), %eax; cmp %r14d, %eax; jne new_orders\n"
+    "	mov $" S(__NR_futex) ", %eax; mov %rbx, %rdi; mov $" S(FUTEX_WAIT) ", %esi\n"
+    "	mov %r14d, %edx; xor %r10d, %r10d; call_service; jmp wait_orders\n"
+    "new_orders:\n"
+    "	mov %eax, %r14d\n"
     "	lea 32(%rbx), %r12; mov 12(%rbx), %r13d\n"
     "next_op:\n"
-    "	mov $" S(STUB_RESULT_DONE) ", %r14d\n"
+    "	mov $" S(STUB_RESULT_DONE) ", %esi\n"
     "	sub $1, %r13d; js answer\n"
     "	mov (%r12), %rdi; mov 8(%r12), %rsi\n"
     "	cmpl $" S(STUB_OP_MAP) ", 36(%r12); je op_map\n"
+    "	cmpl $" S(STUB_OP_GIVE) ", 36(%r12); je op_give\n"
     "	cmpl $" S(STUB_OP_REGISTER) ", 36(%r12); je op_register\n"
     "	cmpl $" S(STUB_OP_PROTECT) ", 36(%r12); je op_protect\n"
     "	mov $" S(__NR_munmap) ", %eax; call_service; jmp op_ended\n"
+    "op_give:\n"
+    "	mov 32(%r12), %edx; mov $" S(MAP_SHARED | MAP_FIXED | MAP_POPULATE) ", %r10d; jmp do_map\n"
     "op_map:\n"
-    "	mov $" S(__NR_mmap) ", %eax; mov $" S(PROT_NONE) ", %edx; mov $" S(MAP_SHARED | MAP_FIXED) ", %r10d\n"
-    "	mov $" S(STUB_FD_FRAMES) ", %r8d; mov 24(%r12), %r9; call_service\n"
+    "	mov $" S(PROT_NONE) ", %edx; mov $" S(MAP_SHARED | MAP_FIXED) ", %r10d\n"
+    "do_map:\n"
+    "	mov $" S(__NR_mmap) ", %eax; mov $" S(STUB_FD_FRAMES) ", %r8d; mov 24(%r12), %r9; call_service\n"
     "	cmp (%r12), %rax; je op_done; jmp op_failed\n"
     "op_register:\n"
     "	mov $" S(__NR_ioctl) ", %eax; mov $" S(STUB_FD_UFFD) ", %edi; mov %r15d, %esi\n"
@@ -202,14 +211,19 @@ asm(".pushsection .text\n"
     "op_done:\n"
     "	add $40, %r12; jmp next_op\n"
     "op_failed:\n"
-    "	mov $" S(STUB_RESULT_FULL) ", %r14d\n"
+    "	mov $" S(STUB_RESULT_FULL) ", %esi\n"
     "	cmp $-" S(ENOMEM) ", %rax; je answer\n"
-    "	mov $" S(STUB_RESULT_FAILED) ", %r14d\n"
+    "	mov $" S(STUB_RESULT_FAILED) ", %esi\n"
     "answer:\n"
-    "	mov $" S(__NR_write) ", %eax; mov $" S(STUB_FD_SOCKET) ", %edi\n"
-    "	lea results(%rip), %rsi; add %r14, %rsi; mov $1, %edx; call_service\n"
-    "	jmp service\n"
-    "gone:	ud2\n"			/* pangead has closed the socket */
+    "	cmpl $" S(STUB_OWNER_KERNEL) ", 2608(%rbx); je answer_kernel\n"
+    "	lea results(%rip), %rax; add %rax, %rsi; mov $1, %edx\n"
+    "	mov $" S(__NR_write) ", %eax; mov $" S(STUB_FD_SOCKET) ", %edi; call_service\n"
+    "	jmp wait_orders\n"
+    "answer_kernel:\n"		/* it looks again after having said that it waits: xchg orders that */
+    "	movabs $" S(STUB_REPORTS) ", %rdi; mov %esi, 12(%rdi); mov %r14d, %eax; xchg %eax, (%rdi)\n"
+    "	cmpl $0, 4(%rbx); je wait_orders\n"
+    "	mov $" S(__NR_futex) ", %eax; mov $" S(FUTEX_WAKE) ", %esi; mov $1, %edx; call_service\n"
+    "	jmp wait_orders\n"
     "results: .byte 0, 1, 2, 3\n"
     ".popsection");
 /* --- filters --- */
@@ -317,7 +331,7 @@ static void lock_in_cpu(unsigned long slot)
 
 static void lock_in_service(void)
 {
-	static const uint32_t calls[] = { __NR_read, __NR_write, __NR_mmap, __NR_munmap, __NR_mprotect, __NR_ioctl };
+	static const uint32_t calls[] = { __NR_futex, __NR_write, __NR_mmap, __NR_munmap, __NR_mprotect, __NR_ioctl };
 	struct filter f;
 
 	begin_filter(&f);

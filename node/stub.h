@@ -19,8 +19,13 @@
  * waits says so (the *_waits flag) before reading the word again, and who changes the word looks at the
  * flag afterwards, all seq_cst; so a wake is never lost and never sent to someone awake.
  *
- * The service thread reads a byte from STUB_FD_SOCKET, carries out its orders, and answers with a byte of
- * enum stub_result.  User code can neither read nor write there: only that thread may make such calls.
+ * The service thread waits for its orders.go as well, carries out its operations, and answers with STUB_RESULT_...:
+ *
+ *   to pangead  by a byte on STUB_FD_SOCKET, where user code can neither read nor write
+ *   to the kernel, which gives orders only while none of the stub's other threads runs user code, in its report
+ *
+ * Who gives orders owns the slot meanwhile (orders.owner).  What the kernel has mapped pangead does not know, so
+ * orders.kernel_maps tells it to forget what it believes to be mapped.
  */
 #ifndef PANGEA_STUB_H
 #define PANGEA_STUB_H
@@ -35,7 +40,7 @@
 #define STUB_OPS_MAX		64
 
 /* Descriptors that the stub program is started with. */
-#define STUB_FD_SOCKET		0	/* sends its userfaultfd here, once; then the service thread's */
+#define STUB_FD_SOCKET		0	/* sends its userfaultfd here, once; then the service thread's answers */
 #define STUB_FD_FRAMES		1	/* the node's frame cache */
 #define STUB_FD_AREA		2	/* the arena; closed after mapping */
 #define STUB_FD_UFFD		3
@@ -45,6 +50,15 @@
 #define STUB_OP_REGISTER	2
 #define STUB_OP_PROTECT		3
 #define STUB_OP_UNMAP		4
+#define STUB_OP_GIVE		5	/* with rights and entries; to be registered at once */
+
+/* enum stub_owner */
+#define STUB_OWNER_NONE		0
+#define STUB_OWNER_DAEMON	1
+#define STUB_OWNER_KERNEL	2	/* the answer goes to the report */
+
+/* UFFDIO_REGISTER_MODE_...: MISSING, WP, MINOR: every mapping of a frame is registered for all of them */
+#define STUB_REGISTER_MODES	7
 
 /* What the service thread answers. */
 #define STUB_RESULT_DONE	1
@@ -72,18 +86,22 @@ struct stub_orders {
 	uint32_t op_count;
 	uint64_t fs_base, gs_base;
 	struct stub_op ops[STUB_OPS_MAX];
-	/* slots 1..: the thread, for signals */
+	/* the thread, for signals and to place it */
 	int32_t pid, tid;
 	uint32_t spin;			/* how often to look at go before sleeping */
 	uint32_t placed;		/* 1 + the host's CPU on which the kernel has put it; 0: pangead's choice */
-	uint8_t rest[4096 - 48 - STUB_OPS_MAX * sizeof(struct stub_op)];
+	/* slot 0 */
+	uint32_t owner;			/* STUB_OWNER_...; who changes it from NONE */
+	uint32_t kernel_maps;		/* times that the kernel was */
+	uint64_t mm;			/* for which the kernel has taken the stub; 0: it has not */
+	uint8_t rest[4096 - 64 - STUB_OPS_MAX * sizeof(struct stub_op)];
 };
 
 struct stub_report {
 	uint32_t parked;		/* orders.go when the thread parked */
 	uint32_t stub_waits;
 	int32_t tid;
-	/* why it parked */
+	/* why it parked; slot 0: STUB_RESULT_... */
 	uint32_t signal;
 	int32_t code, syscall;		/* si_code, si_syscall */
 	uint32_t context_offset;	/* of the ucontext in this report */
@@ -95,7 +113,8 @@ struct stub_report {
 _Static_assert(sizeof(struct stub_orders) == 4096, "the orders of a slot are one page");
 _Static_assert(offsetof(struct stub_orders, op_count) == 12 && offsetof(struct stub_orders, ops) == 32 &&
 	       offsetof(struct stub_op, offset) == 24 && offsetof(struct stub_op, prot) == 32 &&
-	       offsetof(struct stub_op, kind) == 36 && sizeof(struct stub_op) == 40,
+	       offsetof(struct stub_op, kind) == 36 && sizeof(struct stub_op) == 40 &&
+	       offsetof(struct stub_orders, owner) == 2608 && offsetof(struct stub_report, signal) == 12,
 	       "what the service thread's code in stub.c knows");
 
 /* What the stub reads from STUB_FD_SOCKET first. */
@@ -104,9 +123,19 @@ struct stub_init {
 	uint32_t area;			/* number */
 };
 
-/* The arena begins with what the kernel counts of its own CPUs' runs; a slot's are written by its CPU only. */
+#define STUB_SPARES_MAX	4	/* a pipeline of a shell's worth */
+
+/*
+ * The arena begins with what the kernel counts of its own CPUs' runs; a slot's are written by its CPU only.
+ * mapping: odd while it looks at what frames the node holds and gives orders by that.
+ *
+ * The stubs that pangead has in store stand in spare[], as 1 + the number of their area.  The kernel takes one by writing
+ * 0 there and then orders.mm of its slot 0, and wakes who waits for reap_wakes to change.
+ */
 struct stub_arena {
-	struct { uint64_t runs, interrupts, user_ns; } slot[STUB_SLOTS_MAX];
+	struct { uint64_t runs, interrupts, user_ns, mapping; } slot[STUB_SLOTS_MAX];
+	uint32_t spare[STUB_SPARES_MAX];
+	uint32_t reap_wakes;
 };
 
 #define STUB_AREAS		4096	/* offset of the first area */

@@ -242,14 +242,14 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 		post(w, n->number, to, &sent);
 }
 
-static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state keep, void *page)
+static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep, void *page)
 {
 	struct node *n = ctx;
 	struct world *w = n->world;
 	unsigned frame = frame_of(w, pfn);
 	struct copy *c = &n->copies[frame];
 
-	if (c->state == DSM_INVALID || keep > c->state || (keep == c->state && keep != DSM_SHARED))
+	if (c->state == DSM_INVALID || have != c->state || keep > c->state || (keep == c->state && keep != DSM_SHARED))
 		fail(w, "node %u revokes frame %u from %d to %d", n->number, frame, c->state, keep);
 	if (keep < c->state && n->number == dsm_home(n->dsm, pfn))
 		check_residence(w, n, frame);

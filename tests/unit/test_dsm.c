@@ -93,11 +93,11 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 	f->pages_sent += msg->page != NULL;
 }
 
-static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state keep, void *page)
+static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep, void *page)
 {
 	struct fixture *f = ctx;
 
-	(void)pfn;
+	(void)pfn, (void)have;
 	note(f, "revoke %c%s", state_names[keep], page ? " read" : "");
 	if (!page)
 		return DSM_PAYLOAD_NONE;

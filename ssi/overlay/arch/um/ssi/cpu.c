@@ -99,9 +99,6 @@ void ssi_cpu_watch(unsigned int cpu)
 		lost(cpu, "it has sent what was not asked, or closed the channel");
 }
 
-/* Address and end as for ssi_mm_enter(). */
-struct ssi_fault { unsigned long address, end; };
-
 static struct wire_map *run_maps(struct ssi_cpu *c)
 {
 	return (struct wire_map *)(&c->msg.run + 1);
@@ -148,7 +145,7 @@ static void enter(struct ssi_cpu *c, struct ssi_mm *sm, unsigned int node, const
 
 	memset(&c->msg.run, 0, sizeof(c->msg.run));
 	c->msg.run.mm = sm->id;
-	c->msg.run.map_count = ssi_mm_enter(sm, node, fault->address, fault->end, run_maps(c), &epoch);
+	c->msg.run.map_count = ssi_mm_enter(sm, node, fault, run_maps(c), &epoch);
 	c->msg.run.map_epoch = epoch;
 }
 
@@ -237,13 +234,14 @@ static void __noreturn stub_lost(void)
 	do_group_exit(SIGKILL);
 }
 
-/* What must be mapped before the next stay in user mode. */
+/* What must be mapped before the next stay in user mode.  After a frame fault that is all. */
 static void note_fault(struct uml_pt_regs *regs, struct ssi_fault *fault)
 {
 	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
 
 	fault->address = regs->faultinfo.cr2;
-	fault->end = ssi_fault_ahead(&c->stream, fault->address, FAULT_WRITE(regs->faultinfo));
+	if (!fault->frame)
+		fault->end = ssi_fault_ahead(&c->stream, fault->address, FAULT_WRITE(regs->faultinfo));
 }
 
 /* One stay in user mode; fault: the last one's, then this one's. */
@@ -277,19 +275,22 @@ static void run_user(struct uml_pt_regs *regs, struct ssi_fault *fault)
 	signal = c->msg.event.signal;
 	info.si_signo = signal;
 	info.si_code = c->msg.event.code;
-	*fault = (struct ssi_fault){ 0, 0 };
+	*fault = (struct ssi_fault){ .frame = signal == SIGBUS && info.si_code == BUS_ADRERR };
 	if (!signal) {
 		c->fp_mm = 0;
 		stub_lost();
 	}
-	userspace_signal(regs, signal, &info);
-	if (signal == SIGSEGV)
+	if (fault->frame)
+		interrupt_end();
+	else
+		userspace_signal(regs, signal, &info);
+	if (fault->frame || signal == SIGSEGV)
 		note_fault(regs, fault);
 }
 
 void ssi_userspace(struct uml_pt_regs *regs)
 {
-	struct ssi_fault fault = { REGS_IP(regs->gp), 0 };
+	struct ssi_fault fault = { .address = REGS_IP(regs->gp) };
 
 	interrupt_end();
 	for (;;)

@@ -24,7 +24,7 @@
 #define SPIN_LOOKS 1000			/* about as long: the stub has no clock */
 #define NO_SYSCALL (~0ul)
 
-static uint8_t *arena;
+static struct stub_arena *arena;
 static unsigned slots;			/* of an area */
 static struct context_layout layout;
 
@@ -45,15 +45,20 @@ int ssi_open_arena(int fd, unsigned int cpus)
 
 static void *area_of(const struct ssi_slot *s)
 {
-	return arena + STUB_AREAS + s->area * STUB_AREA_SIZE(slots);
+	return (uint8_t *)arena + STUB_AREAS + s->area * STUB_AREA_SIZE(slots);
 }
 
-static struct stub_orders *orders_of(const struct ssi_slot *s)
+struct stub_arena *ssi_arena(void)
+{
+	return arena;
+}
+
+struct stub_orders *ssi_slot_orders(const struct ssi_slot *s)
 {
 	return stub_orders_of(area_of(s), s->number);
 }
 
-static struct stub_report *report_of(const struct ssi_slot *s)
+struct stub_report *ssi_slot_report(const struct ssi_slot *s)
 {
 	return stub_report_of(area_of(s), slots, s->number);
 }
@@ -61,7 +66,7 @@ static struct stub_report *report_of(const struct ssi_slot *s)
 /* The signal frame of the parked thread; NULL: there is none. */
 static ucontext_t *frame_of(const struct ssi_slot *s)
 {
-	struct stub_report *r = report_of(s);
+	struct stub_report *r = ssi_slot_report(s);
 	uint32_t offset = __atomic_load_n(&r->context_offset, __ATOMIC_RELAXED);
 
 	if (offset < sizeof(*r) || offset > STUB_REPORT_SIZE - sizeof(ucontext_t) || offset % 8)
@@ -71,7 +76,7 @@ static ucontext_t *frame_of(const struct ssi_slot *s)
 
 static void *fp_of(const struct ssi_slot *s, ucontext_t *frame, uint32_t *size)
 {
-	uint8_t *report = (uint8_t *)report_of(s);
+	uint8_t *report = (uint8_t *)ssi_slot_report(s);
 
 	return context_fp(frame, report + STUB_REPORT_SIZE,
 			  (uintptr_t)report - (STUB_REPORTS + s->number * STUB_REPORT_SIZE), size);
@@ -91,7 +96,7 @@ static int load_fp(const struct ssi_slot *s, ucontext_t *frame, const void *fp, 
 
 int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, const void *fp, int fp_size, int singlestep)
 {
-	struct stub_orders *o = orders_of(s);
+	struct stub_orders *o = ssi_slot_orders(s);
 	uint64_t fs = gp[CONTEXT_FS_BASE], gs = gp[CONTEXT_GS_BASE];
 	ucontext_t *frame = frame_of(s);
 
@@ -106,16 +111,16 @@ int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, const void 
 
 void ssi_slot_resume(const struct ssi_slot *s)
 {
-	struct stub_orders *o = orders_of(s);
+	struct stub_orders *o = ssi_slot_orders(s);
 
 	__atomic_store_n(&o->go, o->go + 1, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&report_of(s)->stub_waits, __ATOMIC_SEQ_CST))
+	if (__atomic_load_n(&ssi_slot_report(s)->stub_waits, __ATOMIC_SEQ_CST))
 		syscall(__NR_futex, &o->go, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 void ssi_slot_place(const struct ssi_slot *s, int host_cpu, int spin)
 {
-	struct stub_orders *o = orders_of(s);
+	struct stub_orders *o = ssi_slot_orders(s);
 	uint32_t placed = host_cpu + 1;
 
 	o->spin = spin ? SPIN_LOOKS : 0;
@@ -139,8 +144,8 @@ static void spin(struct stub_report *r, uint32_t go)
 /* No timeout: arming a timer of the host's takes longer than all the rest, and the tick comes anyway. */
 int ssi_slot_wait(const struct ssi_slot *s, int may_spin)
 {
-	struct stub_orders *o = orders_of(s);
-	struct stub_report *r = report_of(s);
+	struct stub_orders *o = ssi_slot_orders(s);
+	struct stub_report *r = ssi_slot_report(s);
 	struct futex_waitv words[3] = {
 		{ .uaddr = (uintptr_t)&r->parked, .flags = FUTEX_32 },
 		{ .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
@@ -173,19 +178,19 @@ int ssi_slot_wait(const struct ssi_slot *s, int may_spin)
 
 void ssi_slot_interrupt(const struct ssi_slot *s)
 {
-	const struct stub_orders *o = orders_of(s);
+	const struct stub_orders *o = ssi_slot_orders(s);
 
 	syscall(__NR_tgkill, o->pid, o->tid, SIGALRM);
 }
 
 unsigned int ssi_slot_signal(const struct ssi_slot *s)
 {
-	return __atomic_load_n(&report_of(s)->signal, __ATOMIC_RELAXED);
+	return __atomic_load_n(&ssi_slot_report(s)->signal, __ATOMIC_RELAXED);
 }
 
 int ssi_slot_frame_fault(const struct ssi_slot *s)
 {
-	return ssi_slot_signal(s) == SIGBUS && report_of(s)->code == BUS_ADRERR;
+	return ssi_slot_signal(s) == SIGBUS && ssi_slot_report(s)->code == BUS_ADRERR;
 }
 
 int ssi_slot_read_fp(const struct ssi_slot *s, void *fp, int fp_size)
@@ -208,8 +213,8 @@ int ssi_slot_read_fp(const struct ssi_slot *s, void *fp, int fp_size)
 
 int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long *gp, void *fp, int fp_size)
 {
-	const struct stub_orders *o = orders_of(s);
-	const struct stub_report *r = report_of(s);
+	const struct stub_orders *o = ssi_slot_orders(s);
+	const struct stub_report *r = ssi_slot_report(s);
 	ucontext_t *frame = frame_of(s);
 
 	if (!frame)
@@ -230,9 +235,7 @@ int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long
 
 void ssi_slot_count(const struct ssi_slot *s, long long user_ns, int interrupted)
 {
-	struct stub_arena *counters = (void *)arena;
-
-	counters->slot[s->number].runs++;
-	counters->slot[s->number].interrupts += interrupted;
-	counters->slot[s->number].user_ns += user_ns;
+	arena->slot[s->number].runs++;
+	arena->slot[s->number].interrupts += interrupted;
+	arena->slot[s->number].user_ns += user_ns;
 }

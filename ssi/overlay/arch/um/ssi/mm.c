@@ -27,10 +27,8 @@
 #include <ssi.h>
 #include "ssi_internal.h"
 
-/* PROT_READ, PROT_WRITE, PROT_EXEC of struct wire_map */
-enum { PROT_R = 1, PROT_W = 2, PROT_X = 4 };
-
 #define AROUND_PAGES	16UL			/* as many as a file fault enters at a time */
+#define HERE_PAGES	64UL			/* likewise, without the daemon: what more pages cost is less than another fault */
 #define AHEAD_PAGES	256UL			/* at a time */
 #define AHEAD_AFTER	2			/* faults in sequence */
 #define GIVE_PAGES	(AROUND_PAGES + AHEAD_PAGES)
@@ -108,35 +106,39 @@ void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 
 /* --- giving --- */
 
-static u32 rights(pte_t pte)
+u32 ssi_rights_of(pte_t pte)
 {
 	u32 prot;
 
 	if (!pte_present(pte) || !pte_read(pte) || !pte_young(pte))
 		return 0;
-	prot = pte_exec(pte) ? PROT_R | PROT_X : PROT_R;
+	prot = pte_exec(pte) ? SSI_PROT_R | SSI_PROT_X : SSI_PROT_R;
 	/* a clean page stays write-protected, so that its first store is seen */
-	return pte_write(pte) && pte_dirty(pte) ? prot | PROT_W : prot;
+	return pte_write(pte) && pte_dirty(pte) ? prot | SSI_PROT_W : prot;
 }
 
-static pte_t *pte_table(struct mm_struct *mm, unsigned long address)
+pte_t *ssi_pte_table(struct mm_struct *mm, unsigned long address, unsigned long *next)
 {
 	pgd_t *pgd = pgd_offset(mm, address);
 	p4d_t *p4d;
 	pud_t *pud;
 	pmd_t pmd;
 
+	*next = (address & PGDIR_MASK) + PGDIR_SIZE;
 	if (!pgd_present(READ_ONCE(*pgd)))
 		return NULL;
 	p4d = p4d_offset(pgd, address);
 	if (!p4d_present(READ_ONCE(*p4d)))
 		return NULL;
+	*next = (address & PUD_MASK) + PUD_SIZE;
 	pud = pud_offset(p4d, address);
 	if (!pud_present(READ_ONCE(*pud)))
 		return NULL;
+	*next = (address & PMD_MASK) + PMD_SIZE;
 	pmd = READ_ONCE(*pmd_offset(pud, address));
 	if (!pmd_present(pmd))
 		return NULL;
+	*next = address;
 	return pte_offset_kernel(&pmd, address);
 }
 
@@ -149,21 +151,32 @@ static bool extends(const struct wire_map *map, unsigned long address, unsigned 
 /* The entry of address; pte: that of the page before. */
 static pte_t *next_entry(struct mm_struct *mm, pte_t *pte, unsigned long address)
 {
-	return pte && address & ~PMD_MASK ? pte + 1 : pte_table(mm, address);
+	return pte && address & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, address, &address);
 }
 
-/* The rights in the aligned window of AROUND_PAGES that holds address, up to end, and on as far as one mapping goes. */
-static unsigned int give_around(struct mm_struct *mm, unsigned int node, unsigned long address, unsigned long end,
+/* The aligned window of so many pages that holds the fault, and on to where was faulted ahead. */
+static unsigned long window_start(const struct ssi_fault *fault, unsigned long pages)
+{
+	return fault->address & ~(pages * PAGE_SIZE - 1);
+}
+
+static unsigned long window_end(const struct ssi_fault *fault, unsigned long pages)
+{
+	return min(max(fault->end, window_start(fault, pages) + pages * PAGE_SIZE), (unsigned long)TASK_SIZE);
+}
+
+/* The rights in the window, and on as far as one mapping goes. */
+static unsigned int give_around(struct mm_struct *mm, unsigned int node, const struct ssi_fault *fault,
 				struct wire_map *maps, unsigned int count)
 {
-	unsigned long at = address & ~(AROUND_PAGES * PAGE_SIZE - 1);
+	unsigned long at = window_start(fault, AROUND_PAGES), end = window_end(fault, AROUND_PAGES);
 	unsigned long limit = min(at + GIVE_PAGES * PAGE_SIZE, (unsigned long)TASK_SIZE);
-	pte_t *pte = pte_table(mm, at);
+	pte_t *pte = next_entry(mm, NULL, at);
 	struct wire_map *last = NULL;
 
-	for (end = max(end, at + AROUND_PAGES * PAGE_SIZE); at < limit; pte = next_entry(mm, pte, at)) {
+	for (; at < limit; pte = next_entry(mm, pte, at)) {
 		pte_t entry = pte ? READ_ONCE(*pte) : __pte(0);
-		u32 prot = rights(entry);
+		u32 prot = ssi_rights_of(entry);
 
 		if (prot && last && extends(last, at, pte_pfn(entry), prot)) {
 			last->pages++;
@@ -209,10 +222,33 @@ static unsigned int take_pending(struct ssi_mm_node *n, struct wire_map *maps)
 	return count;
 }
 
-unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long address, unsigned long end,
-			  struct wire_map *maps, __u64 *epoch)
+/* Nothing of the mm runs on the kernel host, and no other node has it. */
+static bool is_alone(const struct ssi_mm *sm)
+{
+	unsigned int node;
+
+	for (node = 1; node < ssi_boot.node_count; node++)
+		if (sm->node[node].present)
+			return false;
+	return !sm->node[0].running;
+}
+
+/* Counted as running: see map.c. */
+static bool map_here(struct ssi_mm *sm, const struct ssi_fault *fault)
+{
+	struct ssi_slot slot;
+
+	if (fault->frame || !ssi_local_slot(&slot, sm))
+		return false;
+	return ssi_map(&sm->node[0], current->mm, &slot, fault->address, window_start(fault, HERE_PAGES),
+		       window_end(fault, HERE_PAGES));
+}
+
+unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault, struct wire_map *maps,
+			  __u64 *epoch)
 {
 	struct ssi_mm_node *n = &sm->node[node];
+	bool given = fault->address >= TASK_SIZE, alone;
 	unsigned int count;
 	unsigned long flags;
 
@@ -220,13 +256,18 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long ad
 	raw_spin_lock_irqsave(&sm->lock, flags);
 	if (!may_wait(current->mm, n, node))
 		revoke_pending(sm, node);
+	alone = !node && is_alone(sm);
+	if (alone && !n->present)
+		sm->area = ssi_take_stub(raw_smp_processor_id() - ssi_boot.nodes[0].cpu_start + 1, sm->id);
 	n->present = true;
 	n->running++;
 	*epoch = READ_ONCE(ssi_nodes[node].seq);
 	smp_mb();	/* counted as running before the entries are read; pairs with the lock in ssi_revoke() */
+	if (alone && !given)
+		given = map_here(sm, fault);
 	count = take_pending(n, maps);
-	if (address && address < TASK_SIZE)
-		count = give_around(current->mm, node, address, end, maps, count);
+	if (fault->address && !given)
+		count = give_around(current->mm, node, fault, maps, count);
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	return count;
 }
@@ -276,12 +317,12 @@ static unsigned long ahead_end(unsigned long start, unsigned long pages, bool wr
 static unsigned long next_fault(unsigned long at, unsigned long pages, bool write)
 {
 	unsigned long end = min(at + pages * PAGE_SIZE, (unsigned long)TASK_SIZE), flags;
-	u32 need = write ? PROT_W : PROT_R;
+	u32 need = write ? SSI_PROT_W : SSI_PROT_R;
 	pte_t *pte;
 
 	local_irq_save(flags);		/* page tables stay */
-	for (pte = pte_table(current->mm, at); at < end; pte = next_entry(current->mm, pte, at)) {
-		if (!pte || !(rights(READ_ONCE(*pte)) & need))
+	for (pte = next_entry(current->mm, NULL, at); at < end; pte = next_entry(current->mm, pte, at)) {
+		if (!pte || !(ssi_rights_of(READ_ONCE(*pte)) & need))
 			break;
 		at += PAGE_SIZE;
 	}

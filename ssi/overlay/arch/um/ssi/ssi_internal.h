@@ -5,6 +5,7 @@
  *   boot.c, boot_user.c   what the daemon told; the userfaultfd of the linear mapping
  *   cpu.c                 running the user half of a CPU
  *   local.c, local_user.c the same without the daemon, on the kernel host
+ *   map.c, service_user.c mappings without the daemon, on the kernel host
  *   mm.c                  address spaces: giving rights lazily, taking them away at once
  *   node.c                the mm channel of each node
  *   frames.c              frames that the kernel frees and allocates
@@ -83,6 +84,38 @@ int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long
 int ssi_slot_read_fp(const struct ssi_slot *s, void *fp, int fp_size);
 void ssi_slot_count(const struct ssi_slot *s, long long user_ns, int interrupted);
 
+struct stub_arena;
+struct stub_orders;
+struct stub_report;
+
+/* Where the arena is mapped; orders and report of a slot. */
+struct stub_arena *ssi_arena(void);
+struct stub_orders *ssi_slot_orders(const struct ssi_slot *s);
+struct stub_report *ssi_slot_report(const struct ssi_slot *s);
+
+/*
+ * service_user.c: the service thread of a stub on the kernel host, between begin and end.  IRQs are disabled, none of the
+ * stub's other threads runs user code, and nothing waits for pangead.
+ */
+struct ssi_service {
+	struct ssi_slot slot;		/* of the CPU that asks */
+	int error;			/* the first: nothing was done after it */
+	unsigned int count;		/* operations to be carried out */
+	unsigned long start, end;	/* mapped by these, and not registered yet */
+};
+
+/* A stub in store for that mm, with a living thread for that slot: 1 + the number of its area; 0: there is none. */
+unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm);
+/* 0; -EBUSY: pangead uses it. */
+int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int host_cpu);
+/* Everything is done: 0; -ENOMEM: some of it, as the host refused a mapping; -ESRCH: the stub is gone. */
+int ssi_service_end(struct ssi_service *s);
+void ssi_service_flush(struct ssi_service *s);
+void ssi_service_unmap(struct ssi_service *s, unsigned long start, unsigned long end);
+/* Map frames that the node holds, with entries; offset: in the frame cache; prot: PROT_... */
+void ssi_service_give(struct ssi_service *s, unsigned long start, unsigned long length, unsigned long long offset,
+		      unsigned int prot);
+
 /* boot_user.c */
 /* NULL: it cannot be mapped. */
 const unsigned char *ssi_map_rights(int fd, unsigned long frames);
@@ -95,6 +128,7 @@ int ssi_hand_over(int sock, const struct ssi_pager *pager, int uffd);
 
 #ifndef __UM_HOST__
 
+#include <linux/pgtable.h>
 #include <linux/spinlock.h>
 
 extern struct ssi_boot ssi_boot;
@@ -202,18 +236,40 @@ struct ssi_mm {
 	struct ssi_mm_node node[];
 };
 
+/* What must be mapped before the next stay in user mode. */
+struct ssi_fault {
+	unsigned long address, end;	/* rights around address and up to end; 0: none */
+	bool frame;			/* pangead was asked for the frame, and does not know the page */
+};
+
 /*
  * The current task has faulted at address, and that has been seen to: fault on the pages that follow as well if they
  * are likely to be next.  Returns where those end for which this was done; may sleep.
  */
 unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write);
 /*
- * The current task's mm is about to run on a node: fill maps[WIRE_MAPS_MAX] with what must go and, if
- * address is not 0, with rights around it and up to end.  Returns the count; *epoch as in struct wire_run.
+ * The current task's mm is about to run on a node: fill maps[WIRE_MAPS_MAX] with what must go and, if there was a
+ * fault, with rights around it.  Returns the count; *epoch as in struct wire_run.
  */
-unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, unsigned long address, unsigned long end,
-			  struct wire_map *maps, __u64 *epoch);
+unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault, struct wire_map *maps,
+			  __u64 *epoch);
 void ssi_mm_leave(struct ssi_mm *sm, unsigned int node);
+
+/* PROT_READ, PROT_WRITE, PROT_EXEC of struct wire_map */
+enum { SSI_PROT_R = 1, SSI_PROT_W = 2, SSI_PROT_X = 4 };
+
+/* What user code may be given by an entry. */
+u32 ssi_rights_of(pte_t pte);
+/* The entry of a page; NULL: there is no table there, and *next is where the next one may be.  Interrupts off. */
+pte_t *ssi_pte_table(struct mm_struct *mm, unsigned long address, unsigned long *next);
+
+/* --- map.c --- */
+/*
+ * Do what is pending on the kernel host and give what [start, end) lacks around address (0: nothing was faulted on), all
+ * without the daemon.  false: the daemon must do what is pending then, and give.  ssi_mm.lock held.
+ */
+bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, unsigned long address,
+	     unsigned long start, unsigned long end);
 
 #endif
 #endif

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Mappings on the kernel host that the kernel makes itself.
+ *
+ * A RUN with mappings passes the executor, which keeps a table of them, and its service of frames: five switches and
+ * some locks.  Most mappings need none of that: the mm is used on the kernel host only, nothing of it runs there
+ * just now, and the host holds the frames.  Then the stub's service thread is told directly (service_user.c), which is
+ * several times faster.  Whatever else there is goes the long way (mm.c).
+ *
+ * What the stub shows already is not mapped again, and not unmapped with what surrounds it: an entry that the stub
+ * has been given as it is has no _PAGE_NEEDSYNC, which set_pte() and pte_clear() set.  That it is clear is a hint
+ * only, as a REVOKE or the host may have taken the mapping away: the page that was faulted on is given anyway.
+ *
+ * Races, and what excludes them:
+ *   - an entry is given while it is taken away: the taker clears it first and then takes ssi_mm.lock, which is held
+ *     until the stub has been given it; then the taker sees that user code may run, and sends a REVOKE.
+ *   - a frame that the host holds goes to another node: before its entries go, pangead says that it is not held and waits
+ *     until nobody is at what is done here (struct stub_arena.slot.mapping).  That may hold up other nodes for as long
+ *     as the service thread takes.  Nothing here may wait for pangead therefore: frames that are given to user code
+ *     are not touched.
+ *   - the frame fault of a page that pangead does not know comes back to the kernel, which lets pangead map it.
+ */
+#include <linux/mm.h>
+#include <linux/pgtable.h>
+#include <ssi.h>
+#include "ssi_internal.h"
+
+/* Does the host hold what that access needs? */
+static bool held(unsigned long pfn, u32 prot)
+{
+	bool local = pfn < ssi_boot.nodes[0].pfn_count;
+
+	return SSI_RIGHTS(READ_ONCE(ssi_rights[pfn]), local) >= (prot & SSI_PROT_W ? 2 : 1);
+}
+
+/* --- taking away --- */
+
+/* Where the next page is that the stub shows as it is, from at on; end: there is none. */
+static unsigned long next_kept(struct mm_struct *mm, unsigned long at, unsigned long end)
+{
+	pte_t *pte = NULL;
+
+	while (at < end) {
+		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
+		if (pte && !pte_needsync(READ_ONCE(*pte)) && ssi_rights_of(READ_ONCE(*pte)))
+			return at;
+		if (pte)
+			at += PAGE_SIZE;
+	}
+	return end;
+}
+
+static unsigned long skip_kept(struct mm_struct *mm, unsigned long at, unsigned long end)
+{
+	while (at < end && next_kept(mm, at, at + PAGE_SIZE) == at)
+		at += PAGE_SIZE;
+	return at;
+}
+
+static void take(struct ssi_service *s, struct mm_struct *mm, const struct ssi_range *r)
+{
+	unsigned long at = r->start & PAGE_MASK, end = min(r->end, (unsigned long)TASK_SIZE), kept;
+
+	for (; at < end; at = skip_kept(mm, kept, end)) {
+		kept = next_kept(mm, at, end);
+		if (kept > at)
+			ssi_service_unmap(s, at, kept);
+	}
+}
+
+/* --- giving --- */
+
+/* Pages that follow each other in both address spaces, with the same rights. */
+struct run { unsigned long start, end, pfn; u32 prot; };
+
+static void give_run(struct ssi_service *s, struct run *r)
+{
+	if (r->prot)
+		ssi_service_give(s, r->start, r->end - r->start, (unsigned long long)r->pfn << PAGE_SHIFT, r->prot);
+	r->prot = 0;
+}
+
+static void add_page(struct ssi_service *s, struct run *r, unsigned long at, unsigned long pfn, u32 prot)
+{
+	if (r->prot != prot || r->end != at || r->pfn + ((at - r->start) >> PAGE_SHIFT) != pfn) {
+		give_run(s, r);
+		*r = (struct run){ at, at, pfn, prot };
+	}
+	r->end += PAGE_SIZE;
+}
+
+/* The entry is being given as it is.  If it changes, it is marked again. */
+static void mark_given(pte_t *pte, pte_t entry)
+{
+	try_cmpxchg(&pte->pte, &entry.pte, pte_mkuptodate(entry).pte);
+}
+
+/* What the window of the fault lacks: at most [start, end).  all: even what does not seem to. */
+static void give(struct ssi_service *s, struct mm_struct *mm, unsigned long start, unsigned long end, bool all)
+{
+	struct run run = {};
+	unsigned long at = start;
+	pte_t *pte = NULL;
+
+	while (at < end) {
+		pte_t entry;
+		u32 prot;
+
+		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
+		if (!pte)
+			continue;
+		entry = READ_ONCE(*pte);
+		prot = ssi_rights_of(entry);
+		if (prot && (all || pte_needsync(entry)) && held(pte_pfn(entry), prot)) {
+			add_page(s, &run, at, pte_pfn(entry), prot);
+			mark_given(pte, entry);
+		}
+		at += PAGE_SIZE;
+	}
+	give_run(s, &run);
+}
+
+/* Can the fault at address be seen to here?  *lost: the page has been given before. */
+static bool can_give(struct mm_struct *mm, unsigned long address, bool *lost)
+{
+	unsigned long at = address & PAGE_MASK;
+	pte_t *pte = ssi_pte_table(mm, at, &at), entry;
+	u32 prot;
+
+	*lost = false;
+	if (!pte)
+		return true;
+	entry = READ_ONCE(*pte);
+	prot = ssi_rights_of(entry);
+	*lost = prot && !pte_needsync(entry);
+	return !prot || held(pte_pfn(entry), prot);
+}
+
+bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, unsigned long address,
+	     unsigned long start, unsigned long end)
+{
+	struct ssi_service service;
+	bool may, lost;
+	unsigned int i;
+
+	if (!n->pending_count && !address)
+		return true;
+	if (ssi_service_begin(&service, slot, ssi_host_cpu(raw_smp_processor_id())))
+		return false;
+	for (i = 0; i < n->pending_count; i++)
+		take(&service, mm, &n->pending[i]);
+	may = can_give(mm, address, &lost);
+	if (may && address)
+		give(&service, mm, start, end, lost);
+	if (ssi_service_end(&service))
+		return false;
+	n->pending_count = 0;
+	return may;
+}

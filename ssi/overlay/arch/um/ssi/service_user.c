@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The service threads of stubs on the kernel host, as the kernel uses them (node/stub.h): it writes what to map and
+ * unmap into the orders of slot 0 and waits for the report.  And the stubs that pangead has in store.
+ *
+ * The thread is kept on the CPU of who waits for it: handing over is then two switches.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <os.h>
+#include "ssi_internal.h"
+#include "stub.h"
+
+#define ALIVE_CHECK_NS 64000000		/* beyond the host's tick, so cheap to arm */
+#define OPS_AN_ADD 2			/* at most */
+
+static struct stub_orders *orders_of(const struct ssi_service *s)
+{
+	const struct ssi_slot slot = { .area = s->slot.area, .number = 0 };
+
+	return ssi_slot_orders(&slot);
+}
+
+static struct stub_report *report_of(const struct ssi_service *s)
+{
+	const struct ssi_slot slot = { .area = s->slot.area, .number = 0 };
+
+	return ssi_slot_report(&slot);
+}
+
+/* Odd from before the look at rights until all orders by it are carried out: pangead waits for that (node/pager.c). */
+static void count_mapping(const struct ssi_service *s)
+{
+	uint64_t *count = &ssi_arena()->slot[s->slot.number].mapping;
+
+	__atomic_store_n(count, *count + 1, __ATOMIC_SEQ_CST);
+}
+
+int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int host_cpu)
+{
+	struct stub_orders *o;
+	uint32_t none = STUB_OWNER_NONE;
+
+	*s = (struct ssi_service){ .slot = *slot };
+	o = orders_of(s);
+	if (!__atomic_compare_exchange_n(&o->owner, &none, STUB_OWNER_KERNEL, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+		return -EBUSY;
+	__atomic_store_n(&o->kernel_maps, o->kernel_maps + 1, __ATOMIC_RELEASE);
+	if (host_cpu >= 0 && o->placed != (uint32_t)host_cpu + 1) {
+		o->placed = host_cpu + 1;
+		ssi_pin_thread(o->tid, host_cpu);
+	}
+	count_mapping(s);
+	return 0;
+}
+
+int ssi_service_end(struct ssi_service *s)
+{
+	ssi_service_flush(s);
+	count_mapping(s);
+	__atomic_store_n(&orders_of(s)->owner, STUB_OWNER_NONE, __ATOMIC_RELEASE);
+	return s->error;
+}
+
+/* A process that has ended stays until pangead has reaped it; its first thread with it, but not the others. */
+static int is_alive(const struct ssi_slot *slot)
+{
+	const struct stub_orders *o = ssi_slot_orders(slot);
+
+	return !syscall(__NR_tgkill, o->pid, o->tid, 0);
+}
+
+/* Pangead makes it good. */
+static void wake_reaper(struct stub_arena *a)
+{
+	__atomic_add_fetch(&a->reap_wakes, 1, __ATOMIC_SEQ_CST);
+	syscall(__NR_futex, &a->reap_wakes, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm)
+{
+	struct stub_arena *a = ssi_arena();
+	uint32_t number = 0;
+	unsigned i;
+
+	for (i = 0; i < STUB_SPARES_MAX && !number; i++)
+		number = __atomic_exchange_n(&a->spare[i], 0, __ATOMIC_ACQUIRE);
+	if (!number)
+		return 0;
+	if (!is_alive(&(struct ssi_slot){ number - 1, slot })) {
+		__atomic_store_n(&a->spare[i - 1], number, __ATOMIC_RELEASE);	/* pangead sees to it */
+		return 0;
+	}
+	__atomic_store_n(&ssi_slot_orders(&(struct ssi_slot){ number - 1, 0 })->mm, mm, __ATOMIC_RELEASE);
+	wake_reaper(a);
+	return number;
+}
+
+static int wait_report(const struct ssi_service *s, struct stub_orders *o, struct stub_report *r)
+{
+	struct timespec check = { 0, ALIVE_CHECK_NS };
+	uint32_t parked;
+	int ret = 0;
+
+	if (__atomic_load_n(&r->parked, __ATOMIC_ACQUIRE) == o->go)
+		return 0;
+	__atomic_store_n(&o->daemon_waits, 1, __ATOMIC_SEQ_CST);
+	while ((parked = __atomic_load_n(&r->parked, __ATOMIC_SEQ_CST)) != o->go && !ret)
+		if (syscall(__NR_futex, &r->parked, FUTEX_WAIT, parked, &check, NULL, 0) && errno == ETIMEDOUT &&
+		    !is_alive(&s->slot))
+			ret = -ESRCH;
+	__atomic_store_n(&o->daemon_waits, 0, __ATOMIC_RELAXED);
+	return parked == o->go ? 0 : ret;
+}
+
+static void order(struct ssi_service *s, uint32_t kind, uint64_t addr, uint64_t length, uint64_t offset, uint32_t prot)
+{
+	orders_of(s)->ops[s->count++] = (struct stub_op){
+		.addr = addr, .length = length, .mode = STUB_REGISTER_MODES, .offset = offset, .prot = prot,
+		.kind = kind,
+	};
+}
+
+/* What is mapped and not registered yet, in one go as its addresses follow each other. */
+static void order_register(struct ssi_service *s)
+{
+	if (s->end)
+		order(s, STUB_OP_REGISTER, s->start, s->end - s->start, 0, 0);
+	s->start = s->end = 0;
+}
+
+static void make_room(struct ssi_service *s)
+{
+	if (s->count > STUB_OPS_MAX - OPS_AN_ADD - 1)
+		ssi_service_flush(s);
+}
+
+void ssi_service_flush(struct ssi_service *s)
+{
+	struct stub_orders *o = orders_of(s);
+	struct stub_report *r = report_of(s);
+
+	order_register(s);
+	if (s->count && !s->error) {
+		o->op_count = s->count;
+		__atomic_store_n(&o->go, o->go + 1, __ATOMIC_SEQ_CST);
+		syscall(__NR_futex, &o->go, FUTEX_WAKE, 1, NULL, NULL, 0);
+		s->error = wait_report(s, o, r);
+		if (!s->error && r->signal != STUB_RESULT_DONE)
+			s->error = -ENOMEM;
+	}
+	s->count = 0;
+}
+
+void ssi_service_unmap(struct ssi_service *s, unsigned long start, unsigned long end)
+{
+	make_room(s);
+	order_register(s);
+	order(s, STUB_OP_UNMAP, start, end - start, 0, 0);
+}
+
+/*
+ * No other thread of the stub runs user code, so the entries can be made before the mapping is registered, which
+ * leaves them as they are.
+ */
+void ssi_service_give(struct ssi_service *s, unsigned long start, unsigned long length, unsigned long long offset,
+		      unsigned int prot)
+{
+	make_room(s);
+	if (s->end != start)
+		order_register(s);
+	order(s, STUB_OP_GIVE, start, length, offset, prot);
+	if (!s->end)
+		s->start = start;
+	s->end = start + length;
+}
