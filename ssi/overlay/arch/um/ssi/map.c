@@ -90,12 +90,15 @@ static void add_page(struct ssi_service *s, struct run *r, unsigned long at, uns
 }
 
 /* The entry is being given as it is.  If it changes, it is marked again. */
-static void mark_given(pte_t *pte, pte_t entry)
+static bool mark_given(pte_t *pte, pte_t entry)
 {
-	try_cmpxchg(&pte->pte, &entry.pte, pte_mkuptodate(entry).pte);
+	return try_cmpxchg(&pte->pte, &entry.pte, pte_mkuptodate(pte_mkyoung(entry)).pte);
 }
 
-/* What the window of the fault lacks: at most [start, end).  all: even what does not seem to. */
+/*
+ * What the window of the fault lacks: at most [start, end).  all: even what does not seem to.  All of it counts as used
+ * then, like what mm/memory.c faults around; a child's pages, which fork() makes old, would fault one by one.
+ */
 static void give(struct ssi_service *s, struct mm_struct *mm, unsigned long start, unsigned long end, bool all)
 {
 	struct run run = {};
@@ -110,11 +113,9 @@ static void give(struct ssi_service *s, struct mm_struct *mm, unsigned long star
 		if (!pte)
 			continue;
 		entry = READ_ONCE(*pte);
-		prot = ssi_rights_of(entry);
-		if (prot && (all || pte_needsync(entry)) && held(pte_pfn(entry), prot)) {
+		prot = ssi_rights_when_young(entry);
+		if (prot && (all || pte_needsync(entry)) && held(pte_pfn(entry), prot) && mark_given(pte, entry))
 			add_page(s, &run, at, pte_pfn(entry), prot);
-			mark_given(pte, entry);
-		}
 		at += PAGE_SIZE;
 	}
 	give_run(s, &run);

@@ -19,6 +19,7 @@
  *   - page tables are freed under the reader: they are freed by RCU, and it reads with interrupts off.
  */
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/userfaultfd_k.h>
@@ -108,9 +109,14 @@ void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 
 u32 ssi_rights_of(pte_t pte)
 {
+	return pte_young(pte) ? ssi_rights_when_young(pte) : 0;
+}
+
+u32 ssi_rights_when_young(pte_t pte)
+{
 	u32 prot;
 
-	if (!pte_present(pte) || !pte_read(pte) || !pte_young(pte))
+	if (!pte_present(pte) || !pte_read(pte))
 		return 0;
 	prot = pte_exec(pte) ? SSI_PROT_R | SSI_PROT_X : SSI_PROT_R;
 	/* a clean page stays write-protected, so that its first store is seen */
@@ -298,6 +304,38 @@ static bool may_fault_ahead(struct vm_area_struct *vma, bool write)
 	return !vma_is_anonymous(vma) && vma->vm_flags & VM_READ && (vma->vm_flags & (VM_WRITE | VM_SHARED)) != VM_WRITE;
 }
 
+/*
+ * What a file holds in memory around a page that was read is entered in the page table: mm/memory.c does so too, but for
+ * so few pages as a hardware's TLB miss makes worth while.
+ */
+static void fault_around(struct vm_area_struct *vma, unsigned long address)
+{
+	unsigned long start = max(address & ~(HERE_PAGES * PAGE_SIZE - 1), vma->vm_start);
+	unsigned long end = min((address | (HERE_PAGES * PAGE_SIZE - 1)) + 1, vma->vm_end);
+	struct vm_fault vmf = { .vma = vma, .address = address & PAGE_MASK, .pgoff = linear_page_index(vma, address) };
+
+	if (vma_is_anonymous(vma) || !vma->vm_ops->map_pages || userfaultfd_armed(vma) || vma->vm_flags & VM_RAND_READ)
+		return;
+	vmf.pmd = pmd_off(vma->vm_mm, address);
+	if (!pmd_present(READ_ONCE(*vmf.pmd)))
+		return;
+	rcu_read_lock();
+	vma->vm_ops->map_pages(&vmf, linear_page_index(vma, start), linear_page_index(vma, end) - 1);
+	rcu_read_unlock();
+}
+
+static void read_around(unsigned long address)
+{
+	struct vm_area_struct *vma;
+
+	if (mmap_read_lock_killable(current->mm))
+		return;
+	vma = vma_lookup(current->mm, address);
+	if (vma)
+		fault_around(vma, address);
+	mmap_read_unlock(current->mm);
+}
+
 /* Where the part of the mapping ends that begins there and may be faulted ahead; 0: none. */
 static unsigned long ahead_end(unsigned long start, unsigned long pages, bool write)
 {
@@ -337,6 +375,8 @@ unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool 
 
 	if (address >= TASK_SIZE)
 		return 0;
+	if (!write)
+		read_around(address);
 	s->faults = s->mm == id && s->next == (address & PAGE_MASK) ? s->faults + 1 : 0;
 	s->mm = id;
 	s->next = next_fault(address & PAGE_MASK, GIVE_PAGES, write);

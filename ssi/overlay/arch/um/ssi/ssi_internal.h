@@ -258,8 +258,9 @@ void ssi_mm_leave(struct ssi_mm *sm, unsigned int node);
 /* PROT_READ, PROT_WRITE, PROT_EXEC of struct wire_map */
 enum { SSI_PROT_R = 1, SSI_PROT_W = 2, SSI_PROT_X = 4 };
 
-/* What user code may be given by an entry. */
+/* What user code may be given by an entry; once it has been used. */
 u32 ssi_rights_of(pte_t pte);
+u32 ssi_rights_when_young(pte_t pte);
 /* The entry of a page; NULL: there is no table there, and *next is where the next one may be.  Interrupts off. */
 pte_t *ssi_pte_table(struct mm_struct *mm, unsigned long address, unsigned long *next);
 
