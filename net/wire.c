@@ -107,15 +107,18 @@ static const char *check_run(const struct wire_hdr *hdr)
 	const char *why;
 	unsigned i;
 
-	if (m->flags & ~(__u32)(WIRE_RUN_SINGLESTEP | WIRE_RUN_FP | WIRE_RUN_LOADED | WIRE_RUN_STARTED))
+	if (m->flags & ~(__u32)(WIRE_RUN_SINGLESTEP | WIRE_RUN_FP | WIRE_RUN_LOADED | WIRE_RUN_STARTED |
+				  WIRE_RUN_OTHER_TIME))
 		return "RUN with unknown flags";
 	if ((m->flags & WIRE_RUN_LOADED && m->flags & WIRE_RUN_FP) ||
 	    (m->flags & WIRE_RUN_STARTED && (!(m->flags & WIRE_RUN_LOADED) || m->map_count)))
 		return "RUN with flags that exclude each other";
 	if (m->map_count > WIRE_MAPS_MAX)
 		return "RUN with too many map operations";
-	if (m->reserved)
+	if (m->reserved || m->clock.reserved)
 		return "RUN with a reserved field set";
+	if (m->clock.shift > 32)
+		return "RUN with a clock out of range";
 	why = check_fp(m->flags, m->fp_length);
 	if (why)
 		return why;
@@ -226,6 +229,11 @@ static const char *check_discard(const struct wire_hdr *hdr)
 	return NULL;
 }
 
+static const char *check_clock_stop(const struct wire_hdr *hdr)
+{
+	return ((const struct wire_clock_stop *)hdr)->reserved ? "CLOCK_STOP with a reserved field set" : NULL;
+}
+
 static const char *check_dsm(const struct wire_hdr *hdr)
 {
 	static const __u8 zero[sizeof(((struct wire_dsm *)0)->reserved)];
@@ -273,6 +281,7 @@ static const struct rule rules[] = {
 	[WIRE_MM_FREE]	= { ON(WIRE_PURPOSE_MM), FIXED(wire_mm_free), false, check_header_only },
 	[WIRE_DISCARD]	= { ON(WIRE_PURPOSE_MM), sizeof(struct wire_discard), sizeof(struct wire_discard) +
 			    WIRE_RANGES_MAX * sizeof(struct wire_range), true, check_discard },
+	[WIRE_CLOCK_STOP] = { ON(WIRE_PURPOSE_MM), FIXED(wire_clock_stop), true, check_clock_stop },
 	[WIRE_ACK]	= { ON(WIRE_PURPOSE_MM), FIXED(wire_ack), true, check_header_only },
 
 	[WIRE_GET]	= { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },

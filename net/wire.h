@@ -9,7 +9,7 @@
  * Channels and who speaks on them:
  *   cpu  kernel half of one CPU <-> its executor on the CPU's node.  RUN is answered by one EVENT, COPY by
  *        one COPIED.
- *   mm   kernel -> node, one per node.  REVOKE and DISCARD are answered by ACK, in order.
+ *   mm   kernel -> node, one per node.  REVOKE, DISCARD and CLOCK_STOP are answered by ACK, in order.
  *   dsm  node <-> node, the coherence protocol of doc/coherence.md.
  * Every connection starts with HELLO from the side that connected, answered by WELCOME or REFUSE.
  *
@@ -25,7 +25,7 @@
 #endif
 
 #define WIRE_MAGIC		0x61676e50u	/* "Pnga" */
-#define WIRE_VERSION		3
+#define WIRE_VERSION		4
 #define WIRE_PAGE_SIZE		4096
 #define WIRE_NODES_MAX		16
 #define WIRE_CPUS_MAX		64
@@ -53,6 +53,7 @@ enum wire_type {
 	WIRE_MM_FREE	= 34,
 	WIRE_DISCARD	= 35,
 	WIRE_ACK	= 36,
+	WIRE_CLOCK_STOP	= 37,
 	/* dsm channel */
 	WIRE_GET	= 48,
 	WIRE_FETCH	= 49,
@@ -73,7 +74,7 @@ struct wire_hdr {
 	__le32 length;		/* bytes, this header included */
 	__le16 type;		/* enum wire_type */
 	__le16 reserved;	/* 0 */
-	__le64 seq;		/* RUN/EVENT/INTERRUPT: run number; COPY/COPIED: newest one; REVOKE/DISCARD/ACK: request number; else 0 */
+	__le64 seq;		/* RUN/EVENT/INTERRUPT: run number; COPY/COPIED: newest one; REVOKE/DISCARD/CLOCK_STOP/ACK: request number; else 0 */
 };
 
 /* First message of every connection. */
@@ -112,6 +113,21 @@ enum wire_run_flags {
 	/* on the kernel host, where the kernel has a stub's control area too (node/stub.h): */
 	WIRE_RUN_LOADED		= 4,	/* the context is in the CPU's slot already, and stays there afterwards */
 	WIRE_RUN_STARTED	= 8,	/* and the thread was told to run it: it does, or has parked; no maps */
+	WIRE_RUN_OTHER_TIME	= 16,	/* the task is in a time namespace: the clock is not its own */
+};
+
+/*
+ * How the kernel's clocks follow from its count of nanoseconds, and where that was when this was sent.  A clock is, in
+ * seconds and in nanoseconds << shift, sec and frac + (count - cycle_last) * mult.
+ */
+struct wire_clock {
+	__le64 now;		/* the count; 0: there is no such clock, the rest is 0 as well */
+	__le32 generation;	/* counts when a clock was set */
+	__le32 mult, shift;
+	__le32 reserved;
+	__le64 cycle_last;
+	__le64 real_sec, real_frac;
+	__le64 mono_sec, mono_frac;
 };
 
 /*
@@ -129,6 +145,7 @@ struct wire_run {
 	__le32 pid;		/* of the process, and its name: for people */
 	__le32 reserved;
 	__u8 comm[16];
+	struct wire_clock clock;	/* to another node than the kernel's; else 0 */
 	__le64 gp[WIRE_GP_COUNT];
 	/* struct wire_map maps[map_count]; __u8 fp[fp_length]; */
 };
@@ -212,6 +229,13 @@ struct wire_discard {
 	/* struct wire_range ranges[range_count]; */
 };
 
+/* A clock was set: nobody reads one of an older generation any more when this is answered. */
+struct wire_clock_stop {
+	struct wire_hdr hdr;
+	__le32 generation;
+	__le32 reserved;
+};
+
 struct wire_ack {
 	struct wire_hdr hdr;
 };
@@ -240,7 +264,8 @@ WIRE_ASSERT_SIZE(wire_hdr, 16);
 WIRE_ASSERT_SIZE(wire_hello, 48);
 WIRE_ASSERT_SIZE(wire_refuse, 176);
 WIRE_ASSERT_SIZE(wire_map, 24);
-WIRE_ASSERT_SIZE(wire_run, 280);
+WIRE_ASSERT_SIZE(wire_clock, 64);
+WIRE_ASSERT_SIZE(wire_run, 344);
 WIRE_ASSERT_SIZE(wire_event, 272);
 WIRE_ASSERT_SIZE(wire_segment, 16);
 WIRE_ASSERT_SIZE(wire_copy, 24);
@@ -250,6 +275,7 @@ WIRE_ASSERT_SIZE(wire_revoke, 40);
 WIRE_ASSERT_SIZE(wire_mm_free, 24);
 WIRE_ASSERT_SIZE(wire_range, 16);
 WIRE_ASSERT_SIZE(wire_discard, 24);
+WIRE_ASSERT_SIZE(wire_clock_stop, 24);
 WIRE_ASSERT_SIZE(wire_ack, 16);
 WIRE_ASSERT_SIZE(wire_dsm, 32);
 

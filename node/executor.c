@@ -437,6 +437,8 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 		return report_unchanged(&r, 0);
 	x->runs++;
 	r.slot = mm_slot(r.mm, x->slot);
+	clock_update(x->machine, &msg->clock);
+	mm_slot(r.mm, 0).orders->other_time = !!(msg->flags & WIRE_RUN_OTHER_TIME);
 	ret = mm_apply(x->machine, r.mm, x->cpu, (const struct wire_map *)(msg + 1), msg->map_count,
 		       msg->map_epoch);
 	if (!ret)

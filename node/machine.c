@@ -58,6 +58,7 @@ struct machine *machine_new(const struct machine_config *config, char *err, size
 		snprintf(err, err_size, "no memory for the control areas of stubs: %s", strerror(-ret));
 		goto fail;
 	}
+	clock_start(m);
 	ret = pager_start(m, err, err_size);
 	if (ret)
 		goto fail;

@@ -6,7 +6,7 @@
  * links (peers.c), one that starts stubs in store and reaps (mm.c), and on node 0 one that reads the kernel's userfaultfd
  * (pager.c).
  *
- * Lock order: machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock,
+ * Lock order: machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock, clock.lock,
  * machine.hot_lock and machine.reap_lock are leaves.  No lock is held while waiting for another node; mm.lock is held while
  * waiting for the service thread of that mm's stub, which waits for nobody.
  */
@@ -152,6 +152,25 @@ void peers_kick(struct machine *m);
 int peers_start(struct machine *m);
 void peers_stop(struct machine *m);
 
+/* --- clock.c: the clock page of another node than the kernel's; any thread --- */
+
+struct clock_page;
+
+struct clock {
+	bool enabled;
+	pthread_mutex_t lock;		/* all below */
+	struct clock_page *page;	/* in the arena */
+	uint32_t generation;		/* newest that was heard of */
+	uint64_t start_tsc, start_ns;
+	uint64_t mult, measure_again;	/* rate; TSC */
+};
+
+/* After mm_open_arena(). */
+void clock_start(struct machine *m);
+void clock_update(struct machine *m, const struct wire_clock *record);
+/* User code reads no clock any more until it is updated with this generation or a newer one. */
+void clock_stop(struct machine *m, uint32_t generation);
+
 /* --- executor.c --- */
 
 struct executor {
@@ -209,6 +228,7 @@ struct machine {
 
 	pthread_mutex_t hot_lock;
 	struct hot hot;
+	struct clock clock;
 
 	pthread_mutex_t reap_lock;
 	struct mm *reap;		/* to be ended; reap_lock, as the next three */

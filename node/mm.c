@@ -994,6 +994,9 @@ static int handle(struct machine *m, const struct wire_hdr *msg)
 	case WIRE_MM_FREE:
 		mm_forget(m, ((const struct wire_mm_free *)msg)->mm);
 		return 0;
+	case WIRE_CLOCK_STOP:
+		clock_stop(m, ((const struct wire_clock_stop *)msg)->generation);
+		return acknowledge(m, msg);
 	case WIRE_DISCARD:
 		pager_discard(m, (const void *)(discard + 1), discard->range_count);
 		return acknowledge(m, msg);

@@ -54,6 +54,7 @@
 #include <sys/socket.h>
 #include <ucontext.h>
 
+#include "clock_page.h"
 #include "stub.h"
 
 #define SA_RESTORER_FLAG 0x04000000
@@ -466,6 +467,7 @@ __attribute__((used)) static _Noreturn void start(void)
 	area = STUB_AREAS + init.area * STUB_AREA_SIZE(init.slots);
 	size = init.slots * sizeof(struct stub_orders);
 	map_area(STUB_ORDERS, size, PROT_READ, area);
+	map_area(CLOCK_PAGE, 4096, PROT_READ, STUB_CLOCK);
 	map_area(STUB_REPORTS, init.slots * STUB_REPORT_SIZE, PROT_READ | PROT_WRITE, area + size);
 	if (sys(__NR_close, STUB_FD_AREA))
 		die(16);

@@ -33,7 +33,7 @@
 #define STUB_USER_END		0x7f8000000000		/* user code's addresses end here */
 #define STUB_TEXT		0x7f9000000000		/* where the stub program is linked */
 #define STUB_TEXT_SIZE		0x100000
-#define STUB_ORDERS		0x7f9000100000		/* one page a slot */
+#define STUB_ORDERS		0x7f9000100000		/* one page a slot; then CLOCK_PAGE (clock_page.h) */
 #define STUB_REPORTS		0x7f9000200000
 #define STUB_REPORT_SIZE	0x8000			/* with the signal stack behind it */
 #define STUB_SLOTS_MAX		65
@@ -94,7 +94,8 @@ struct stub_orders {
 	uint32_t owner;			/* STUB_OWNER_...; who changes it from NONE */
 	uint32_t kernel_maps;		/* times that the kernel was */
 	uint64_t mm;			/* for which the kernel has taken the stub; 0: it has not */
-	uint8_t rest[4096 - 64 - STUB_OPS_MAX * sizeof(struct stub_op)];
+	uint32_t other_time;		/* its tasks are in a time namespace: the clock page is not for them */
+	uint8_t rest[4096 - 68 - STUB_OPS_MAX * sizeof(struct stub_op)];
 };
 
 struct stub_report {
@@ -114,7 +115,7 @@ _Static_assert(sizeof(struct stub_orders) == 4096, "the orders of a slot are one
 _Static_assert(offsetof(struct stub_orders, op_count) == 12 && offsetof(struct stub_orders, ops) == 32 &&
 	       offsetof(struct stub_op, offset) == 24 && offsetof(struct stub_op, prot) == 32 &&
 	       offsetof(struct stub_op, kind) == 36 && sizeof(struct stub_op) == 40 &&
-	       offsetof(struct stub_orders, owner) == 2608 && offsetof(struct stub_report, signal) == 12,
+	       offsetof(struct stub_orders, owner) == 2608 && offsetof(struct stub_orders, other_time) == 2624 && offsetof(struct stub_report, signal) == 12,
 	       "what the service thread's code in stub.c knows");
 
 /* What the stub reads from STUB_FD_SOCKET first. */
@@ -138,11 +139,12 @@ struct stub_arena {
 	uint32_t reap_wakes;
 };
 
-#define STUB_AREAS		4096	/* offset of the first area */
+#define STUB_CLOCK	4096	/* offset of struct clock_page, which every stub has mapped */
+#define STUB_AREAS	8192	/* offset of the first area */
 #define STUB_AREAS_MAX		32768
 #define STUB_AREA_SIZE(slots)	((uint64_t)(slots) * (sizeof(struct stub_orders) + STUB_REPORT_SIZE))
 
-_Static_assert(sizeof(struct stub_arena) <= STUB_AREAS, "what comes before the areas");
+_Static_assert(sizeof(struct stub_arena) <= STUB_CLOCK, "what comes before the areas");
 
 /* Orders and report of a slot, where an area of so many slots is mapped. */
 static inline struct stub_orders *stub_orders_of(void *area, unsigned slot)

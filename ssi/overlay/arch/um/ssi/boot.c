@@ -55,6 +55,7 @@ static void twice_a_second(struct timer_list *timer)
 {
 	unsigned int i;
 
+	ssi_clock_steer();
 	for (i = 0; i < ssi_boot.node_count; i++) {
 		ssi_node_watch(i);
 		ssi_frames_trim(i);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -68,6 +69,18 @@ int ssi_open_userfaultfd(int *fd)
 	if (*fd < 0 || ioctl(*fd, UFFDIO_API, &api))
 		return -errno;
 	return user_only;
+}
+
+int ssi_clock_usable(void)
+{
+	const char *choice = getenv("PANGEA_CLOCK");
+	char line[8] = "";
+	int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource", O_RDONLY | O_CLOEXEC);
+	int n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	return n > 0 && !strcmp(line, "tsc\n") && (!choice || strcmp(choice, "syscall"));
 }
 
 int ssi_hand_over(int sock, const struct ssi_pager *pager, int uffd)

@@ -124,6 +124,10 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 	struct wire_run *run = &c->msg.run;
 	u32 fp_length = 0;
 
+	if (ssi_cpu_node(raw_smp_processor_id()))
+		ssi_clock_record(&run->clock);
+	if (ssi_clock_is_other())
+		flags |= WIRE_RUN_OTHER_TIME;
 	if (!(flags & WIRE_RUN_LOADED))
 		fp_length = add_fp(c, run->mm, regs, (u8 *)(run_maps(c) + run->map_count));
 	run->hdr.length = sizeof(*run) + run->map_count * sizeof(struct wire_map) + fp_length;
@@ -211,6 +215,7 @@ static void run_local(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml
 {
 	bool started = !c->msg.run.map_count;
 
+	ssi_slot_other_time(slot, ssi_clock_is_other());
 	if (ssi_slot_load(slot, regs->gp, regs->fp, host_fp_size, singlestepping())) {
 		c->msg.event.signal = 0;
 		return;

@@ -53,6 +53,16 @@ struct stub_arena *ssi_arena(void)
 	return arena;
 }
 
+struct clock_page *ssi_clock_page(void)
+{
+	return (void *)((uint8_t *)arena + STUB_CLOCK);
+}
+
+void ssi_slot_other_time(const struct ssi_slot *s, int yes)
+{
+	ssi_slot_orders(&(struct ssi_slot){ s->area, 0 })->other_time = yes;
+}
+
 struct stub_orders *ssi_slot_orders(const struct ssi_slot *s)
 {
 	return stub_orders_of(area_of(s), s->number);

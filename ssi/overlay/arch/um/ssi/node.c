@@ -116,6 +116,16 @@ void ssi_node_revoke(unsigned int node, __u64 mm, unsigned long start, unsigned 
 	request(node, &msg.hdr);
 }
 
+void ssi_node_stop_clock(unsigned int node, __u32 generation)
+{
+	struct wire_clock_stop msg = {
+		.hdr = { .length = sizeof(msg), .type = WIRE_CLOCK_STOP },
+		.generation = generation,
+	};
+
+	request(node, &msg.hdr);
+}
+
 void ssi_node_free_mm(unsigned int node, __u64 mm)
 {
 	struct wire_mm_free msg = {

@@ -3,6 +3,7 @@
  * Inside of arch/um/ssi.
  *
  *   boot.c, boot_user.c   what the daemon told; the userfaultfd of the linear mapping
+ *   clock.c               the clock that user code reads
  *   cpu.c                 running the user half of a CPU
  *   local.c, local_user.c the same without the daemon, on the kernel host
  *   map.c, service_user.c mappings without the daemon, on the kernel host
@@ -116,6 +117,14 @@ void ssi_service_unmap(struct ssi_service *s, unsigned long start, unsigned long
 void ssi_service_give(struct ssi_service *s, unsigned long start, unsigned long length, unsigned long long offset,
 		      unsigned int prot);
 
+struct clock_page;
+
+/* This host's; whether its TSC is good for that and nobody has forbidden it. */
+struct clock_page *ssi_clock_page(void);
+int ssi_clock_usable(void);
+/* The clock page is not for the tasks of this stub, or it is. */
+void ssi_slot_other_time(const struct ssi_slot *s, int yes);
+
 /* boot_user.c */
 /* NULL: it cannot be mapped. */
 const unsigned char *ssi_map_rights(int fd, unsigned long frames);
@@ -175,6 +184,14 @@ void ssi_cpu_watch(unsigned int cpu);
 /* What is the matter with the calling CPU's channel. */
 void ssi_cpu_lost(const char *why) __attribute__((noreturn));
 
+/* --- clock.c --- */
+/* Twice a second or so. */
+void ssi_clock_steer(void);
+/* What a RUN tells another node. */
+void ssi_clock_record(struct wire_clock *record);
+/* Is the current task in a time namespace? */
+bool ssi_clock_is_other(void);
+
 /* --- local.c --- */
 struct ssi_mm;
 
@@ -203,6 +220,7 @@ unsigned int ssi_cpu_node(unsigned int cpu);
 void ssi_node_watch(unsigned int node);
 void ssi_node_revoke(unsigned int node, __u64 mm, unsigned long start, unsigned long end);
 void ssi_node_free_mm(unsigned int node, __u64 mm);
+void ssi_node_stop_clock(unsigned int node, __u32 generation);
 /*
  * Discard frames at home on a node: collect fills ranges[WIRE_RANGES_MAX] from pfn on and returns their count,
  * done is called after they have been discarded, both under the node's lock.
