@@ -16,7 +16,7 @@
 #include "machine.h"
 
 #define SLOWER			2048		/* by 1/2048: NTP slows a clock down by 1/2000 at most */
-#define LENGTH_NS		100000000
+#define LENGTH_NS		20000000	/* so it lags by 10 us at most, and a system call each 20 ms is nothing */
 #define FIRST_RATE_NS		50000000	/* that the rate is measured over at least */
 #define NEXT_RATE_NS		1000000000
 

@@ -8,8 +8,8 @@
  * The kernel's clock counts in nanoseconds from its start.  A line leads there from the TSC of the node's host, and the
  * record from there to the clocks that user code knows, as the kernel's timekeeping does.  A line of another
  * node is never ahead of the kernel's: it starts with a time that the kernel has sent, and runs slow.  So time
- * does not go back for who moves to another node, makes a system call or hears of one; and it lags by the age of
- * the last RUN / 2048 and a message's way.
+ * does not go back for who moves to another node, or makes a system call.  It lags by a message's way and by 1/2048
+ * of the time since the last RUN: who hears from another node what time it is there may find it to be less here.
  */
 #ifndef PANGEA_CLOCK_PAGE_H
 #define PANGEA_CLOCK_PAGE_H

@@ -30,6 +30,7 @@ union any {
 	struct wire_interrupt interrupt;
 	struct wire_revoke revoke;
 	struct wire_mm_free mm_free;
+	struct wire_clock_stop clock_stop;
 	struct wire_discard discard;
 	struct wire_dsm dsm;
 	uint8_t bytes[WIRE_LENGTH_MAX];
@@ -177,6 +178,13 @@ static void make_mm_free(void)
 	begin(WIRE_MM_FREE, sizeof(m.mm_free));
 }
 
+static void make_clock_stop(void)
+{
+	begin(WIRE_CLOCK_STOP, sizeof(m.clock_stop));
+	m.hdr.seq = 9;
+	m.clock_stop.generation = ~0u;
+}
+
 static struct wire_range *discard_range(unsigned i)
 {
 	return (struct wire_range *)(m.bytes + sizeof(m.discard)) + i;
@@ -255,6 +263,7 @@ static const struct {
 	{ "INTERRUPT", make_interrupt, WIRE_PURPOSE_MM },
 	{ "REVOKE", make_revoke, WIRE_PURPOSE_MM },
 	{ "MM_FREE", make_mm_free, WIRE_PURPOSE_MM },
+	{ "CLOCK_STOP", make_clock_stop, WIRE_PURPOSE_MM },
 	{ "DISCARD small", make_discard_small, WIRE_PURPOSE_MM },
 	{ "DISCARD large", make_discard_large, WIRE_PURPOSE_MM },
 	{ "ACK", make_ack, WIRE_PURPOSE_MM },
@@ -408,7 +417,11 @@ static void fields_of_cpu(void **state)
 {
 	const struct step steps[] = {
 		BAD(make_run_small, m.hdr.reserved = 1),
-		BAD(make_run_small, m.run.flags = 16),
+		BAD(make_run_small, m.run.flags = 32),
+		FINE(make_run_small, m.run.flags = WIRE_RUN_OTHER_TIME),
+		BAD(make_run_small, m.run.clock.reserved = 1),
+		BAD(make_run_small, m.run.clock.shift = 33),
+		FINE(make_run_small, m.run.clock.shift = 32),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_LOADED),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_LOADED | WIRE_RUN_STARTED),
 		BAD(make_run_small, m.run.flags = WIRE_RUN_STARTED),
@@ -487,6 +500,7 @@ static void fields_of_mm(void **state)
 		BAD(make_revoke, m.revoke.end = ~0xfffULL),
 		FINE(make_revoke, m.revoke.start = m.revoke.end - 4096),
 		BAD(make_mm_free, m.hdr.seq = 1),
+		BAD(make_clock_stop, m.clock_stop.reserved = 1),
 		BAD(make_discard_small, m.discard.reserved = 1),
 		BAD(make_discard_small, m.discard.range_count = 0),
 		BAD(make_discard_small, m.discard.range_count = 2),

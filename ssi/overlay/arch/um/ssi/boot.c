@@ -98,6 +98,7 @@ static int __init ssi_attach(void)
 	ret = ssi_open_arena(ssi_boot.arena_fd, ssi_boot.nodes[0].cpu_count);
 	if (ret)
 		panic("no room for the control areas of stubs (%d)", ret);
+	ssi_clock_prepare();
 	ret = ssi_hand_over(ssi_boot.pager_fd, &pager, uffd);
 	if (ret)
 		panic("the daemon does not serve this kernel's faults (%d)", ret);

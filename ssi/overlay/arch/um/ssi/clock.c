@@ -217,11 +217,19 @@ bool ssi_clock_is_other(void)
 
 /* --- start --- */
 
+/* Early, so that the rate is known when the first program starts. */
+void __init ssi_clock_prepare(void)
+{
+	if (!ssi_clock_usable())
+		return;
+	page = ssi_clock_page();
+	ssi_clock_steer();
+}
+
 static int __init ssi_clock_init(void)
 {
-	if (!ssi_active || !ssi_clock_usable())
+	if (!page)
 		return 0;
-	page = ssi_clock_page();
 	pvclock_gtod_register_notifier(&clocks_notifier);
 	ssi_clock_steer();
 	return 0;

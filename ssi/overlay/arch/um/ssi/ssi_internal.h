@@ -185,6 +185,8 @@ void ssi_cpu_watch(unsigned int cpu);
 void ssi_cpu_lost(const char *why) __attribute__((noreturn));
 
 /* --- clock.c --- */
+/* After ssi_open_arena(). */
+void ssi_clock_prepare(void);
 /* Twice a second or so. */
 void ssi_clock_steer(void);
 /* What a RUN tells another node. */
