@@ -64,6 +64,15 @@ static void clocks(void *unused)
 		clock_gettime(CLOCK_REALTIME, &t);
 }
 
+static void seconds(void *unused)
+{
+	time_t t;
+
+	(void)unused;
+	for (unsigned i = 0; i < MANY; i++)
+		time(&t);
+}
+
 static void times_of_day(void *unused)
 {
 	struct timeval t;
@@ -190,6 +199,7 @@ static void measure_all(int cpu, int other)
 	measure("call", 9, MANY, calls, NULL);
 	measure("clock_gettime", 9, MANY, clocks, NULL);
 	measure("gettimeofday", 9, MANY, times_of_day, NULL);
+	measure("time", 9, MANY, seconds, NULL);
 	measure("anonymous", 5, TOUCHED / PAGE, touch_anonymous, NULL);
 	touch_file(&fd);
 	measure("file", 5, CACHED / PAGE, touch_file, &fd);

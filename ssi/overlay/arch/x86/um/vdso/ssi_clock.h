@@ -10,7 +10,6 @@
 #include "../../../um/ssi/clock_page.h"
 
 #define SSI_OTHER_TIME	0x7f9000100a40UL	/* stub_orders.other_time of slot 0 (node/stub.h) */
-#define SSI_TICK_NS	10000000U
 
 struct ssi_time { __s64 sec; __u64 nsec; };
 
@@ -49,18 +48,12 @@ static inline bool ssi_read_clock(clockid_t clock, struct ssi_time *t)
 	       ssi_read_page((void *)CLOCK_PAGE, clock == CLOCK_MONOTONIC, t, &tick_sec);
 }
 
-/* As of the last tick, like the system call and the times of files; a tick ago at the latest. */
-static inline bool ssi_read_seconds(__s64 *sec)
+/* As of the last tick that the page has heard of, like the system call and the times of files. */
+static inline bool ssi_read_seconds(__s64 *tick_sec)
 {
 	struct ssi_time t;
-	__s64 tick_sec;
 
-	if (!ssi_read_page((void *)CLOCK_PAGE, false, &t, &tick_sec))
-		return false;
-	if (t.nsec < SSI_TICK_NS)
-		t.sec--;
-	*sec = t.sec > tick_sec ? t.sec : tick_sec;
-	return true;
+	return ssi_read_page((void *)CLOCK_PAGE, false, &t, tick_sec);
 }
 
 #endif

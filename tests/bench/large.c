@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What takes much memory.  Each result is a line `KEY NANOSECONDS`.
+ *
+ *   large stream CPU HOME MIB      read so many MiB, one word after the other, on CPU; they are at home on node HOME and
+ *                                  were last written there, by a CPU of the same number
+ *   large hop FROM TO MIB ROUNDS   from sched_setaffinity() of a process of so many MiB, which only computes, to its first
+ *                                  instruction on TO: a median
+ *   large random CPU MIB           a page, all of which are stored to in random order
+ *
+ * hop compares time stamp counters of two nodes, so they must be on one host.
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include "common.h"
+
+enum { PAGE = 4096, BIND = 2 /* MPOL_BIND */ };
+
+static volatile uint64_t *map_mib(long mib, int home)
+{
+	size_t size = (size_t)mib << 20;
+	unsigned long mask = 1ul << home;
+	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (map == MAP_FAILED)
+		die("mmap");
+	if (home >= 0 && syscall(SYS_mbind, map, size, BIND, &mask, 64, 0) < 0 && errno != ENOSYS)
+		die("mbind");
+	return map;
+}
+
+static void store_pages(volatile uint64_t *words, long mib)
+{
+	for (size_t i = 0; i < (size_t)mib << 17; i += PAGE / 8)
+		words[i] = i;
+}
+
+static void measure_stream(int cpu, int home, long mib)
+{
+	volatile uint64_t *words = map_mib(mib, home);
+	uint64_t start, sum = 0;
+
+	pin(0, home);
+	store_pages(words, mib);
+	pin(0, cpu);
+	start = now_ns();
+	for (size_t i = 0; i < (size_t)mib << 17; i++)
+		sum += words[i];
+	printf("stream %llu\n", (unsigned long long)(now_ns() - start));
+	for (size_t i = 0; i < (size_t)mib << 17; i += PAGE / 8)
+		sum -= i;
+	if (sum) {
+		fprintf(stderr, "large: what was read is not what was written\n");
+		exit(1);
+	}
+}
+
+/* --- a process that moves --- */
+
+struct hopper {
+	uint64_t start, end;		/* the longest time without an instruction */
+};
+
+static void compute(struct hopper *h, uint64_t ticks)
+{
+	uint64_t until = __rdtsc() + ticks, last = __rdtsc(), now, longest = 0;
+
+	while ((now = __rdtsc()) < until) {
+		if (now - last > longest) {
+			longest = now - last;
+			h->start = last;
+			h->end = now;
+		}
+		last = now;
+	}
+}
+
+static double ticks_per_ns(void)
+{
+	uint64_t ns = now_ns(), ticks = __rdtsc();
+
+	usleep(50000);
+	return (double)(__rdtsc() - ticks) / (double)(now_ns() - ns);
+}
+
+/* The child computes for 40 ms; meanwhile it is moved.  Ticks from the call to the end of its longest gap. */
+static uint64_t hop_once(int from, int to, long mib, double rate)
+{
+	struct hopper *h = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	volatile uint64_t *words;
+	uint64_t called, end;
+	int ready[2];
+	char byte = 0;
+	pid_t pid;
+
+	if (h == MAP_FAILED || pipe(ready) < 0)
+		die("mmap");
+	pid = fork();
+	if (!pid) {
+		struct hopper own = { 0 };
+
+		pin(0, from);
+		words = map_mib(mib, -1);
+		store_pages(words, mib);
+		if (write(ready[1], &byte, 1) != 1)
+			die("pipe");
+		compute(&own, (uint64_t)(40e6 * rate));
+		h->start = own.start;
+		h->end = own.end;
+		_exit(words[PAGE / 8] != PAGE / 8);
+	}
+	if (pid < 0 || read(ready[0], &byte, 1) != 1)
+		die("fork");
+	usleep(15000);
+	called = __rdtsc();
+	pin(pid, to);
+	waitpid(pid, NULL, 0);
+	end = h->end;
+	if (end < called) {
+		fprintf(stderr, "large: the move was not the longest pause\n");
+		exit(1);
+	}
+	munmap(h, PAGE);
+	close(ready[0]);
+	close(ready[1]);
+	return end - called;
+}
+
+static void measure_hop(int from, int to, long mib, size_t rounds)
+{
+	double rate = ticks_per_ns();
+	uint64_t times[64];
+
+	pin(0, 0);
+	for (size_t i = 0; i < rounds && i < 64; i++)
+		times[i] = (uint64_t)((double)hop_once(from, to, mib, rate) / rate);
+	qsort(times, rounds, sizeof(times[0]), ascending);
+	printf("hop %llu\n", (unsigned long long)times[rounds / 2]);
+}
+
+/* --- random order --- */
+
+static void measure_random(int cpu, long mib)
+{
+	volatile uint64_t *words = map_mib(mib, -1);
+	size_t pages = (size_t)mib << 8, power = 1, x = 1, page;
+	uint64_t start;
+
+	while (power < pages)
+		power *= 2;
+	pin(0, cpu);
+	start = now_ns();
+	for (size_t i = 0; i < power; i++) {
+		x = (x * 5 + 12345) & (power - 1);		/* each number once (Hull and Dobell 1962), */
+		page = x * 0x9e3779b97f4a7c15u & (power - 1);	/* and far from the one before */
+		if (page < pages)
+			words[page * PAGE / 8] = page;
+	}
+	printf("random %llu\n", (unsigned long long)((now_ns() - start) / pages));
+	for (page = 0; page < pages; page++)
+		if (words[page * PAGE / 8] != page) {
+			fprintf(stderr, "large: page %zu does not hold what was written\n", page);
+			exit(1);
+		}
+}
+
+int main(int argc, char **argv)
+{
+	long number[4] = { 0 };
+
+	for (int i = 2; i < argc && i < 6; i++)
+		number[i - 2] = strtol(argv[i], NULL, 10);
+	if (argc == 5 && !strcmp(argv[1], "stream"))
+		measure_stream((int)number[0], (int)number[1], number[2]);
+	else if (argc == 6 && !strcmp(argv[1], "hop") && number[3] > 0 && number[3] <= 64)
+		measure_hop((int)number[0], (int)number[1], number[2], (size_t)number[3]);
+	else if (argc == 4 && !strcmp(argv[1], "random") && number[1] > 0)
+		measure_random((int)number[0], number[1]);
+	else {
+		fprintf(stderr, "usage: large stream|hop|random ARGUMENT...; see its source\n");
+		return 2;
+	}
+	return 0;
+}
