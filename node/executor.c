@@ -257,6 +257,7 @@ static int frame_fault(struct run *r)
 	w->want = r->frame->uc_mcontext.gregs[REG_ERR] & PF_WRITE ? DSM_EXCLUSIVE : DSM_SHARED;
 	w->mm = r->mm;
 	w->slot = r->slot;
+	w->since = 0;
 	fault = *w;
 	ret = pager_fault(x->machine, w);
 	if (ret < 0)
@@ -431,6 +432,7 @@ static int report(struct run *r)
 static int handle_run(struct executor *x, const struct wire_run *msg)
 {
 	struct run r = { .executor = x, .message = msg, .mm = mm_get(x->machine, msg->mm) };
+	uint64_t started = now_ns(), user_ns = x->user_ns;
 	int ret;
 
 	if (!r.mm)
@@ -438,9 +440,14 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 	x->runs++;
 	r.slot = mm_slot(r.mm, x->slot);
 	clock_update(x->machine, &msg->clock);
-	mm_slot(r.mm, 0).orders->other_time = !!(msg->flags & WIRE_RUN_OTHER_TIME);
+	/* the same for all threads of the process */
+	__atomic_store_n(&mm_slot(r.mm, 0).orders->other_time, !!(msg->flags & WIRE_RUN_OTHER_TIME), __ATOMIC_RELAXED);
 	ret = mm_apply(x->machine, r.mm, x->cpu, (const struct wire_map *)(msg + 1), msg->map_count,
 		       msg->map_epoch);
+	if (msg->map_count) {
+		x->maps++;
+		x->map_ns += now_ns() - started;
+	}
 	if (!ret)
 		ret = load_context(&r);
 	if (ret) {
@@ -453,6 +460,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 		ret = ret ? report_unchanged(&r, 0) : report(&r);
 	}
 	mm_put(x->machine, r.mm);
+	x->handoff_ns += now_ns() - started - (x->user_ns - user_ns);
 	return ret;
 }
 

@@ -144,6 +144,20 @@ static void add_core(struct machine_stats *stats, struct machine *m)
 	stats->invalidated = core.invalidated;
 }
 
+static void add_waits(struct machine_stats *stats, struct machine *m)
+{
+	pthread_mutex_lock(&m->frames_lock);
+	stats->asks = m->asks;
+	stats->ask_ns = m->asked_ns;
+	pthread_mutex_unlock(&m->frames_lock);
+	stats->waits = m->waits.count;
+	stats->wait_ns = m->waits.ns;
+	stats->wait_half_ns = waits_percentile(&m->waits, 50);
+	stats->wait_most_ns = waits_percentile(&m->waits, 99);
+	stats->kernel_waits = m->kernel_waits.count;
+	stats->kernel_wait_ns = m->kernel_waits.ns;
+}
+
 void machine_get_stats(struct machine *m, struct machine_stats *stats)
 {
 	const volatile struct stub_arena *arena = (const void *)m->arena;
@@ -157,12 +171,16 @@ void machine_get_stats(struct machine *m, struct machine_stats *stats)
 		stats->runs += x->runs + arena->slot[i + 1].runs;
 		stats->interrupts += x->interrupts + arena->slot[i + 1].interrupts;
 		stats->user_ns += x->user_ns + arena->slot[i + 1].user_ns;
+		stats->handoff_ns += x->handoff_ns;
+		stats->maps += x->maps + arena->slot[i + 1].maps;
+		stats->map_ns += x->map_ns + arena->slot[i + 1].map_ns;
 		add_link(&stats->kernel_bytes_in, &stats->kernel_bytes_out, x->link);
 	}
 	add_link(&stats->kernel_bytes_in, &stats->kernel_bytes_out, m->mm_link);
 	for (unsigned i = 0; i < m->config.layout.nodes; i++)
 		add_link(&stats->bytes_in, &stats->bytes_out, m->peer[i]);
 	add_core(stats, m);
+	add_waits(stats, m);
 	pthread_mutex_lock(&m->hot_lock);
 	stats->hot_count = hot_top(&m->hot, stats->hot, HOT_SHOWN);
 	pthread_mutex_unlock(&m->hot_lock);

@@ -98,6 +98,15 @@ struct waiter {
 	enum dsm_state want;
 	struct mm *mm;			/* NULL: the kernel process */
 	struct slot slot;
+	uint64_t since;			/* ns; 0: it has not had to wait */
+};
+
+/* How long waiters have waited.  Any thread. */
+#define WAIT_BUCKETS 24
+
+struct waits {
+	atomic_ullong count, ns;
+	atomic_ullong bucket[WAIT_BUCKETS];	/* of 2^(n-1) to 2^n us */
 };
 
 /*
@@ -109,6 +118,9 @@ struct stream {
 	uint64_t next;			/* address of the fault that would continue it */
 	unsigned run;			/* faults in sequence so far */
 };
+
+/* What so many of a hundred have not exceeded, in ns. */
+uint64_t waits_percentile(const struct waits *w, unsigned percent);
 
 struct ahead { uint64_t address, pfn; enum dsm_state want; };
 
@@ -186,7 +198,7 @@ struct executor {
 	struct waiter waiter;
 	struct stream stream;
 	uint8_t data[WIRE_COPY_MAX + 8] __attribute__((aligned(8)));
-	atomic_ullong runs, interrupts, user_ns;
+	atomic_ullong runs, interrupts, user_ns, handoff_ns, maps, map_ns;
 };
 
 int executor_start(struct machine *m, unsigned cpu, struct link *link);
@@ -210,7 +222,7 @@ struct deferred { unsigned to; struct dsm_msg msg; };
 
 /* A GET under way. More than these are not looked ahead for: one for each CPU, and for the kernel's. */
 #define ASKED_MAX (2 * WIRE_CPUS_MAX + AHEAD_MAX * WIRE_CPUS_MAX)
-struct asked { uint64_t pfn, number; };
+struct asked { uint64_t pfn, number, since; };
 
 struct machine {
 	struct machine_config config;
@@ -255,8 +267,9 @@ struct machine {
 	uint64_t discards;		/* under way */
 	struct asked asked[ASKED_MAX];	/* GETs under way to other nodes, in order */
 	unsigned asked_count;
-	uint64_t asks;			/* so far */
+	uint64_t asks, asked_ns;	/* so far; from asking to answer, of those answered */
 	pthread_cond_t asked_less;
+	struct waits waits, kernel_waits;
 	uint8_t *exposed;		/* node 0: chunk of the kernel's memory is registered */
 
 	int kernel_uffd, kernel_stop;	/* node 0; kernel_stop: eventfd */

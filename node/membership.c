@@ -224,7 +224,8 @@ void membership_take_layout(const Pangea__Layout *message, struct layout *layout
 #define STATS_FIELDS(x) \
 	x(stubs) x(runs) x(interrupts) x(user_ns) x(frames_present) x(read_miss) x(write_miss) x(upgrade) \
 	x(page_in) x(page_out) x(zero_in) x(invalidated) x(bytes_in) x(bytes_out) \
-	x(kernel_bytes_in) x(kernel_bytes_out)
+	x(kernel_bytes_in) x(kernel_bytes_out) x(handoff_ns) x(maps) x(map_ns) x(asks) x(ask_ns) \
+	x(waits) x(wait_ns) x(wait_half_ns) x(wait_most_ns) x(kernel_waits) x(kernel_wait_ns)
 
 _Static_assert(HOT_SHOWN == CONTROL_HOT_MAX, "as many as may be sent");
 

@@ -65,6 +65,12 @@ struct machine_stats {
 	uint64_t page_in, page_out, zero_in, invalidated;
 	uint64_t bytes_in, bytes_out;		/* of dsm links */
 	uint64_t kernel_bytes_in, kernel_bytes_out;	/* of cpu and mm links; node 0's are no network's */
+	uint64_t handoff_ns;			/* time that executors spent on runs, less user_ns; map_ns is a part of it */
+	uint64_t maps, map_ns;			/* times that mappings of a stub were changed; on node 0 by the kernel too */
+	uint64_t asks, ask_ns;			/* frames asked of other nodes, and until they came */
+	uint64_t waits, wait_ns;		/* of user code for frames, which is a part of user_ns */
+	uint64_t wait_half_ns, wait_most_ns;	/* half of these waits took less, and 99 of 100 */
+	uint64_t kernel_waits, kernel_wait_ns;	/* of the kernel for frames */
 	unsigned hot_count;			/* pages that missed most, in order */
 	struct hot_page hot[HOT_SHOWN];
 };

@@ -299,6 +299,7 @@ static void answered(struct machine *m, uint64_t pfn)
 {
 	for (unsigned i = 0; i < m->asked_count; i++)
 		if (m->asked[i].pfn == pfn) {
+			m->asked_ns += now_ns() - m->asked[i].since;
 			memmove(&m->asked[i], &m->asked[i + 1], (--m->asked_count - i) * sizeof(m->asked[0]));
 			pthread_cond_broadcast(&m->asked_less);
 			return;
@@ -336,7 +337,7 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 	struct machine *m = ctx;
 
 	if (msg->type == DSM_GET && m->asked_count < ASKED_MAX)
-		m->asked[m->asked_count++] = (struct asked){ msg->pfn, ++m->asks };
+		m->asked[m->asked_count++] = (struct asked){ msg->pfn, ++m->asks, now_ns() };
 	peers_send(m, to, msg);
 }
 
@@ -411,13 +412,16 @@ static int map_for_waiter(struct machine *m, struct waiter *w)
 static int acquire(struct machine *m, struct waiter *w)
 {
 	struct waiter **bucket = pending_bucket(m, w->pfn);
+	uint64_t now = now_ns();
 	int ret;
 
 	frames_lock(m);
 	/* queued first: the core may call op_ready() from within */
 	w->next = *bucket;
 	*bucket = w;
-	ret = dsm_acquire(m->dsm, w->pfn, w->want, now_ns());
+	ret = dsm_acquire(m->dsm, w->pfn, w->want, now);
+	if (ret > 0 && !w->since)
+		w->since = now;
 	if (ret <= 0)
 		*bucket = w->next;
 	frames_unlock(m);
@@ -463,8 +467,35 @@ void pager_cancel(struct machine *m, struct waiter *w, uint32_t go)
 	}
 }
 
-static void resume_waiter(struct waiter *w)
+static void count_wait(struct waits *w, uint64_t ns)
 {
+	unsigned bucket = 0;
+
+	for (uint64_t us = ns / 1000; us && bucket < WAIT_BUCKETS - 1; us /= 2)
+		bucket++;
+	w->count++;
+	w->ns += ns;
+	w->bucket[bucket]++;
+}
+
+uint64_t waits_percentile(const struct waits *w, unsigned percent)
+{
+	uint64_t wanted = w->count * percent / 100, seen = 0;
+
+	if (!w->count)
+		return 0;
+	for (unsigned i = 0; i < WAIT_BUCKETS; i++) {
+		seen += w->bucket[i];
+		if (seen > wanted || i == WAIT_BUCKETS - 1)
+			return 1000ull << i;
+	}
+	return 0;
+}
+
+static void resume_waiter(struct machine *m, struct waiter *w)
+{
+	if (w->since)
+		count_wait(w->mm ? &m->waits : &m->kernel_waits, now_ns() - w->since);
 	if (w->mm)
 		slot_resume(w->slot);
 	else
@@ -493,7 +524,7 @@ void pager_settle(struct machine *m)
 		if (ret < 0)
 			machine_fail(m, "cannot wait for a frame: %s", strerror(-ret));
 		if (!ret)
-			resume_waiter(w);
+			resume_waiter(m, w);
 	}
 	if (deferred)
 		peers_send_deferred(m);

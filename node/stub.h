@@ -134,7 +134,7 @@ struct stub_init {
  * 0 there and then orders.mm of its slot 0, and wakes who waits for reap_wakes to change.
  */
 struct stub_arena {
-	struct { uint64_t runs, interrupts, user_ns, mapping; } slot[STUB_SLOTS_MAX];
+	struct { uint64_t runs, interrupts, user_ns, mapping, maps, map_ns; } slot[STUB_SLOTS_MAX];
 	uint32_t spare[STUB_SPARES_MAX];
 	uint32_t reap_wakes;
 };

@@ -58,9 +58,10 @@ static const struct subcommand subcommands[] = {
 	  "  --cpus C            CPUs to give (default 1)\n"
 	  "  --name NAME         name of this node (default: the host's name)\n" },
 	{ "status", command_status, "show nodes, CPUs, memory and traffic",
-	  "Usage: pangea status [--json] [NAME]\n\n"
+	  "Usage: pangea status [--json | --perf] [NAME]\n\n"
 	  "Shows the nodes of a running machine. Without NAME: of the only one, or the names of all.\n\n"
-	  "  --json    for programs\n" },
+	  "  --json    for programs\n"
+	  "  --perf    where time goes\n" },
 	{ "stop", command_stop, "end a machine",
 	  "Usage: pangea stop [NAME]\n\n"
 	  "Ends a running machine and returns when it is gone. Without NAME: the only one.\n" },

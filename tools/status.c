@@ -119,6 +119,30 @@ static void table_print(const struct directory *d, const Pangea__Status *s)
 	hot_print(s);
 }
 
+static double per(uint64_t ns, uint64_t count, double unit)
+{
+	return count ? ns / unit / count : 0;
+}
+
+/* Where time goes.  Waits for frames are inside the time of user code, and taken out of it. */
+static void perf_print(const struct directory *d, const Pangea__Status *s)
+{
+	printf("machine %s: %s, %.1f s\n\n", d->name, s->state, s->running_ms / 1000.0);
+	printf("%4s %9s %9s %10s %8s %8s %8s %9s %8s %8s %9s %7s %7s %8s %9s\n", "NODE", "TRAPS", "USER-S", "HAND-OFF-S",
+	       "MAPS", "MAP-S", "ASKED", "ANSWER-US", "WAITS", "WAIT-S", "MEAN-US", "P50-US", "P99-US", "K-WAITS",
+	       "K-WAIT-S");
+	for (size_t i = 0; i < s->n_node; i++) {
+		const Pangea__Stats *c = stats_of(s->node[i]);
+		uint64_t user_ns = c->user_ns > c->wait_ns ? c->user_ns - c->wait_ns : 0;
+
+		printf("%4u %9" PRIu64 " %9.2f %10.2f %8" PRIu64 " %8.2f %8" PRIu64 " %9.0f %8" PRIu64
+		       " %8.2f %9.0f %7.0f %7.0f %8" PRIu64 " %9.2f\n", s->node[i]->number, c->runs, user_ns / 1e9,
+		       c->handoff_ns / 1e9, c->maps, c->map_ns / 1e9, c->asks, per(c->ask_ns, c->asks, 1e3), c->waits,
+		       c->wait_ns / 1e9, per(c->wait_ns, c->waits, 1e3), c->wait_half_ns / 1e3, c->wait_most_ns / 1e3,
+		       c->kernel_waits, c->kernel_wait_ns / 1e9);
+	}
+}
+
 /* What control_unpack() lets through is printable; only these two need an escape. */
 static void json_text(const char *text)
 {
@@ -141,7 +165,10 @@ static void json_node(const Pangea__NodeStatus *n)
 		{ "write_misses", c->write_miss }, { "upgrades", c->upgrade }, { "pages_in", c->page_in },
 		{ "pages_out", c->page_out }, { "zero_pages_in", c->zero_in },
 		{ "pages_invalidated", c->invalidated }, { "bytes_in", c->bytes_in },
-		{ "bytes_out", c->bytes_out },
+		{ "bytes_out", c->bytes_out }, { "handoff_ns", c->handoff_ns }, { "maps", c->maps },
+		{ "map_ns", c->map_ns }, { "asked", c->asks }, { "asked_ns", c->ask_ns }, { "waits", c->waits },
+		{ "wait_ns", c->wait_ns }, { "wait_p50_ns", c->wait_half_ns }, { "wait_p99_ns", c->wait_most_ns },
+		{ "kernel_waits", c->kernel_waits }, { "kernel_wait_ns", c->kernel_wait_ns },
 	};
 
 	printf("{\"node\":%u,\"name\":", n->number);
@@ -179,11 +206,14 @@ static void json_print(const struct directory *d, const Pangea__Status *s)
 	puts("]}");
 }
 
-/* Options of both: --help, and --json if allowed; then at most one name. */
-static int arguments_parse(int argc, char **argv, bool *json, const char **name)
+enum form { FORM_TABLE, FORM_JSON, FORM_PERF };
+
+/* Options of both: --help, and those of status if allowed; then at most one name. */
+static int arguments_parse(int argc, char **argv, enum form *form, const char **name)
 {
 	static const struct option long_options[] = {
-		{ "json", no_argument, NULL, 'j' }, { "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
+		{ "json", no_argument, NULL, FORM_JSON }, { "perf", no_argument, NULL, FORM_PERF },
+		{ "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
 	};
 	int option;
 
@@ -195,10 +225,11 @@ static int arguments_parse(int argc, char **argv, bool *json, const char **name)
 			help_print(argv[0]);
 			return -1;
 		}
-		if (option != 'j' || !json)
-			return option == 'j' ? usage_error(argv[0], "there is no option '--json'") :
-					       unknown_option(argv[0], argv);
-		*json = true;
+		if (option == '?')
+			return unknown_option(argv[0], argv);
+		if (!form)
+			return usage_error(argv[0], "there is no option '%s'", argv[optind - 1]);
+		*form = option;
 	}
 	if (argc - optind > 1)
 		return usage_error(argv[0], "'%s': one machine at a time", argv[optind + 1]);
@@ -211,8 +242,8 @@ int command_status(int argc, char **argv)
 	struct directory directory;
 	Pangea__Message *answer;
 	const char *name;
-	bool json = false;
-	int err = arguments_parse(argc, argv, &json, &name);
+	enum form form = FORM_TABLE;
+	int err = arguments_parse(argc, argv, &form, &name);
 
 	if (err)
 		return err < 0 ? 0 : err;
@@ -222,7 +253,7 @@ int command_status(int argc, char **argv)
 	answer = status_get(&directory);
 	if (!answer)
 		return EXIT_PANGEA;
-	(json ? json_print : table_print)(&directory, answer->status);
+	(form == FORM_JSON ? json_print : form == FORM_PERF ? perf_print : table_print)(&directory, answer->status);
 	pangea__message__free_unpacked(answer, NULL);
 	return 0;
 }

@@ -49,6 +49,24 @@ quiet() {
 
 cpu_ticks() { awk '{ print $14 + $15 }' "/proc/$(node_pid "$1")/stat"; }
 
+# 16 MiB that were written on node 0 are read on node 1.
+perf() {
+	local waits wait_ns asked table
+
+	waits=$(number 1 waits) wait_ns=$(number 1 wait_ns) asked=$(number 1 asked)
+	echo "$BUILD/tests/bench/large stream 1 0 16" >&7
+	wait_for 240 grep -q 'stream [0-9]' "$WORK/machine.out" || fatal "the memory is not read"
+	sleep 2
+	[ $(($(number 1 asked) - asked)) -ge 4000 ] || fatal "node 1 asked for $(($(number 1 asked) - asked)) frames"
+	table=$("$PANGEA" status --perf)
+	contains "status --perf" "$table" '^ *1 +[0-9]+ +[0-9.]+ +[0-9.]+ +[0-9]+ '
+	same "lines of status --perf" "$(wc -l <<<"$table")" 6
+	[ $(($(number 1 wait_ns) - wait_ns)) -le 60000000000 ] || fatal "node 1 waited longer than that took"
+	[ "$(number 1 wait_p99_ns)" -ge "$(number 1 wait_p50_ns)" ] || fatal "more than half took longer than most"
+	[ $(($(number 1 waits) - waits)) -gt 0 ] && [ "$(number 0 maps)" -gt 0 ] && [ "$(number 0 map_ns)" -gt 0 ] ||
+		fatal "no mappings were counted on node 0"
+}
+
 # The machine has 3 GiB, of which next to nothing is used.
 memory() {
 	local node held
@@ -97,5 +115,6 @@ check "idle nodes use next to no CPU" quiet
 check "untouched memory is not there" memory
 check "status tells what runs where" status_tells
 check "freed memory goes back to the host" given_back
+check "status --perf tells where time goes" perf
 machine_wait
 check "the machine ends as it should" ended $?

@@ -45,7 +45,7 @@ int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int ho
 	struct stub_orders *o;
 	uint32_t none = STUB_OWNER_NONE;
 
-	*s = (struct ssi_service){ .slot = *slot };
+	*s = (struct ssi_service){ .slot = *slot, .begun = os_nsecs() };
 	o = orders_of(s);
 	if (!__atomic_compare_exchange_n(&o->owner, &none, STUB_OWNER_KERNEL, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return -EBUSY;
@@ -62,6 +62,8 @@ int ssi_service_end(struct ssi_service *s)
 {
 	ssi_service_flush(s);
 	count_mapping(s);
+	ssi_arena()->slot[s->slot.number].maps++;
+	ssi_arena()->slot[s->slot.number].map_ns += os_nsecs() - s->begun;
 	__atomic_store_n(&orders_of(s)->owner, STUB_OWNER_NONE, __ATOMIC_RELEASE);
 	return s->error;
 }

@@ -100,6 +100,7 @@ struct stub_report *ssi_slot_report(const struct ssi_slot *s);
  */
 struct ssi_service {
 	struct ssi_slot slot;		/* of the CPU that asks */
+	long long begun;
 	int error;			/* the first: nothing was done after it */
 	unsigned int count;		/* operations to be carried out */
 	unsigned long start, end;	/* mapped by these, and not registered yet */
