@@ -5,7 +5,8 @@
  * The cache is a memory file as large as the machine's memory; a frame lies at pfn * 4096 and is present
  * only while this node has rights on it (or it has never been given out by its home).  All mappings of the
  * file, in stubs and in the kernel process, are registered with a userfaultfd for MISSING, MINOR and WP
- * faults, so a page-table entry exists only because map_frame() made it: default deny.
+ * faults, so a page-table entry exists only because map_frame() made it: default deny.  On the kernel host the kernel
+ * makes entries too, of frames that are held, before it registers the mapping (ssi/overlay/arch/um/ssi/map.c).
  *
  *   give rights   UFFDIO_CONTINUE, write-protected for Shared, plain for Exclusive
  *   Shared -> Exclusive   remove the protection at the address that faulted; others fault in turn

@@ -63,22 +63,38 @@ static void measure_stream(int cpu, int home, long mib)
 
 /* --- a process that moves --- */
 
+enum { GAPS_MAX = 200, GAP_NS = 20000, COMPUTE_NS = 40000000 };
+
+/* Times without an instruction, in ticks. */
 struct hopper {
-	uint64_t start, end;		/* the longest time without an instruction */
+	unsigned count;
+	struct { uint64_t start, end; } gap[GAPS_MAX];
 };
 
-static void compute(struct hopper *h, uint64_t ticks)
+static void compute(struct hopper *h, double rate)
 {
-	uint64_t until = __rdtsc() + ticks, last = __rdtsc(), now, longest = 0;
+	uint64_t start = __rdtsc(), last = start, now;
 
-	while ((now = __rdtsc()) < until) {
-		if (now - last > longest) {
-			longest = now - last;
-			h->start = last;
-			h->end = now;
+	while ((now = __rdtsc()) < start + (uint64_t)(COMPUTE_NS * rate)) {
+		if (now - last > (uint64_t)(GAP_NS * rate) && h->count < GAPS_MAX) {
+			h->gap[h->count].start = last;
+			h->gap[h->count++].end = now;
 		}
 		last = now;
 	}
+}
+
+/* The end of the longest one that has ended after that; 0: none has. */
+static uint64_t longest_gap(const struct hopper *h, uint64_t after)
+{
+	uint64_t longest = 0, end = 0;
+
+	for (unsigned i = 0; i < h->count; i++)
+		if (h->gap[i].end > after && h->gap[i].end - h->gap[i].start > longest) {
+			longest = h->gap[i].end - h->gap[i].start;
+			end = h->gap[i].end;
+		}
+	return end;
 }
 
 static double ticks_per_ns(void)
@@ -89,10 +105,10 @@ static double ticks_per_ns(void)
 	return (double)(__rdtsc() - ticks) / (double)(now_ns() - ns);
 }
 
-/* The child computes for 40 ms; meanwhile it is moved.  Ticks from the call to the end of its longest gap. */
+/* The child computes for COMPUTE_NS; meanwhile it is moved.  Ticks from the call to its first instruction there. */
 static uint64_t hop_once(int from, int to, long mib, double rate)
 {
-	struct hopper *h = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct hopper *h = mmap(NULL, sizeof(*h), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	volatile uint64_t *words;
 	uint64_t called, end;
 	int ready[2];
@@ -103,16 +119,15 @@ static uint64_t hop_once(int from, int to, long mib, double rate)
 		die("mmap");
 	pid = fork();
 	if (!pid) {
-		struct hopper own = { 0 };
+		static struct hopper own;
 
 		pin(0, from);
 		words = map_mib(mib, -1);
 		store_pages(words, mib);
 		if (write(ready[1], &byte, 1) != 1)
 			die("pipe");
-		compute(&own, (uint64_t)(40e6 * rate));
-		h->start = own.start;
-		h->end = own.end;
+		compute(&own, rate);
+		*h = own;
 		_exit(words[PAGE / 8] != PAGE / 8);
 	}
 	if (pid < 0 || read(ready[0], &byte, 1) != 1)
@@ -121,12 +136,12 @@ static uint64_t hop_once(int from, int to, long mib, double rate)
 	called = __rdtsc();
 	pin(pid, to);
 	waitpid(pid, NULL, 0);
-	end = h->end;
-	if (end < called) {
-		fprintf(stderr, "large: the move was not the longest pause\n");
+	end = longest_gap(h, called);
+	if (!end) {
+		fprintf(stderr, "large: the process has not moved\n");
 		exit(1);
 	}
-	munmap(h, PAGE);
+	munmap(h, sizeof(*h));
 	close(ready[0]);
 	close(ready[1]);
 	return end - called;

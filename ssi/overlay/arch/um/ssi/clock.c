@@ -181,6 +181,7 @@ static int clocks_changed(struct notifier_block *nb, unsigned long was_set, void
 	note_clocks(&page->record, tk);
 	clock_write_end(page);
 	raw_spin_unlock_irqrestore(&page_lock, flags);
+	smp_mb();	/* pairs with that in ssi_clock_record() */
 	if (!was_set || !READ_ONCE(told))
 		return NOTIFY_OK;
 	for (node = 1; node < ssi_boot.node_count; node++)
