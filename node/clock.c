@@ -15,7 +15,7 @@
 #include "clock_page.h"
 #include "machine.h"
 
-#define SLOWER			2048		/* by 1/2048: NTP slows a clock down by 1/2000 at most */
+#define SLOWER			2048		/* by 1/2048: the kernel steers by 1/2500, and tells of clocks slowed by 1/16384 */
 #define LENGTH_NS		20000000	/* so it lags by 10 us at most, and a system call each 20 ms is nothing */
 #define FIRST_RATE_NS		50000000	/* that the rate is measured over at least */
 #define NEXT_RATE_NS		1000000000
@@ -51,8 +51,9 @@ static uint64_t rate(struct clock *c)
 
 	if (c->mult && clock_tsc() < c->measure_again)
 		return c->mult;
-	tsc = clock_tsc() - c->start_tsc;
+	/* in this order, and the other one at the start: who is held up in between makes the line slower, never faster */
 	ns = now_ns() - c->start_ns;
+	tsc = clock_tsc() - c->start_tsc;
 	if (ns < FIRST_RATE_NS)
 		return 0;
 	c->mult = ((unsigned __int128)ns << CLOCK_MULT_SHIFT) / tsc;
@@ -61,11 +62,14 @@ static uint64_t rate(struct clock *c)
 	return c->mult;
 }
 
+/* The line goes on while the page cannot be used: what a RUN says that was long under way has been seen here before. */
 static void write_page(struct clock_page *p, const struct wire_clock *record, uint64_t mult)
 {
-	uint64_t tsc = clock_tsc(), now = p->usable ? p->now + clock_since(p, tsc) : 0;
+	uint64_t tsc, now;
 
 	clock_write_begin(p);
+	tsc = clock_tsc();	/* nobody reads the old line from here on */
+	now = p->now + clock_since(p, tsc);
 	p->tsc = tsc;
 	p->now = now > record->now ? now : record->now;
 	p->mult = mult;

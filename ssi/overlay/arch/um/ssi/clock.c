@@ -6,8 +6,8 @@
  * host's CLOCK_MONOTONIC.  It never jumps, unless it is behind by more than steering makes good.  The line, and what the
  * timekeeping says of its clocks, are in the clock page of this host, and go to the other nodes with each RUN.
  *
- * A clock that is set, or another clock source, must be seen at once by everybody: the nodes stop reading until
- * their next RUN.
+ * A clock that is set or slowed down, or another clock source, must be seen at once by everybody: the nodes stop
+ * reading until their next RUN.
  *
  * Only where the host itself trusts its TSC, and not with PANGEA_CLOCK=syscall.
  */
@@ -28,6 +28,7 @@
 
 #define STEER_NS	1000000000	/* what is wrong is made good in that time, */
 #define STEER_MAX	2500		/* by a rate that differs by 1 in so many at most */
+#define SLOWED_MIN	16384		/* a clock that is slower by 1 in so many: nodes must hear of it at once */
 #define JUMP_NS		50000000LL	/* more than can be steered soon: the host has slept */
 
 static struct clock_page *page;
@@ -101,14 +102,17 @@ static u64 steered(const struct sample *s, u64 now)
 /* page_lock held. */
 static void move_line(const struct sample *s)
 {
-	u64 now = page->now + clock_since(page, s->tsc);
+	u64 then = page->now + clock_since(page, s->tsc), jump = 0, mult, tsc;
 
-	if ((s64)(s->ns - now) > JUMP_NS)
-		now = s->ns;
+	if ((s64)(s->ns - then) > JUMP_NS)
+		jump = s->ns - then;
+	mult = steered(s, then + jump);
 	clock_write_begin(page);
-	page->mult = steered(s, now);
-	page->now = now;
-	page->tsc = s->tsc;
+	/* not the sample's: the old line may have been read since, ahead of a slower one that starts there */
+	tsc = clock_tsc();
+	page->now += clock_since(page, tsc) + jump;
+	page->tsc = tsc;
+	page->mult = mult;
 	clock_write_end(page);
 	last = *s;
 }
@@ -167,22 +171,38 @@ static void note_clocks(struct wire_clock *r, const struct timekeeper *tk)
 		r->mono_sec++;
 }
 
+/*
+ * adjtimex() can slow the clocks down by far more than the lines of other nodes run slow, which would be ahead then.
+ * fastest: since the nodes were last told to stop; so many small steps count as well.  page_lock held.
+ */
+static bool slowed_down(const struct tk_read_base *b)
+{
+	static u32 fastest;
+	bool slowed = b->mult < fastest - fastest / SLOWED_MIN;
+
+	if (slowed || b->mult > fastest)
+		fastest = b->mult;
+	return slowed;
+}
+
 /* The timekeeping has changed something; its lock is held. */
 static int clocks_changed(struct notifier_block *nb, unsigned long was_set, void *timekeeper)
 {
 	const struct timekeeper *tk = timekeeper;
 	unsigned int node;
 	unsigned long flags;
+	bool stop;
 
 	raw_spin_lock_irqsave(&page_lock, flags);
 	clock_write_begin(page);
 	page->usable = tk->tkr_mono.clock == &source;
-	page->record.generation += !!was_set;
+	stop = slowed_down(&tk->tkr_mono) || was_set;
+	page->record.generation += stop;
 	note_clocks(&page->record, tk);
 	clock_write_end(page);
 	raw_spin_unlock_irqrestore(&page_lock, flags);
 	smp_mb();	/* pairs with that in ssi_clock_record() */
-	if (!was_set || !READ_ONCE(told))
+	if (!stop || !READ_ONCE(told))
 		return NOTIFY_OK;
 	for (node = 1; node < ssi_boot.node_count; node++)
 		ssi_node_stop_clock(node, page->record.generation);
