@@ -2,7 +2,7 @@
 /*
  * Clocks: what the C library says lies between what two system calls say, on each CPU, in a time namespace too; it does
  * not go back while a process is moved -n times; and in a machine that tells the time without system calls, it does, and
- * a clock that is set is seen at once by who does nothing but look.
+ * a clock that is set is seen at once by who does nothing but look, who is not ahead of one that is slowed down either.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/timex.h>
 
 #define ROUNDS 1000
 #define SECOND 1000000000ull
@@ -190,6 +191,56 @@ static void check_setting(int cpu)
 	CHECK(munmap(s, sizeof(*s)) == 0);
 }
 
+/* --- a clock whose rate is changed --- */
+
+static void set_tick(long us)
+{
+	struct timex t = { .modes = ADJ_TICK, .tick = us };
+
+	CHECK(adjtimex(&t) >= 0);
+}
+
+/* What is read after some time without a system call is not ahead of one. */
+static void watch_rate(struct shared *s)
+{
+	uint64_t start, now, after;
+
+	s->ready = 1;
+	while (!s->set) {
+		start = guest_now_ns(CLOCK_MONOTONIC);
+		do
+			now = guest_now_ns(CLOCK_MONOTONIC);
+		while (now - start < 15000000);
+		after = by_system_call(CLOCK_MONOTONIC);
+		if (now > after)
+			guest_fail("CPU %d is %llu ns ahead of a clock that was slowed down", sched_getcpu(),
+				   (unsigned long long)(now - after));
+	}
+}
+
+static void check_rate(int cpu)
+{
+	struct shared *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t pid;
+
+	CHECK(s != MAP_FAILED);
+	pid = guest_fork(cpu);
+	if (!pid) {
+		watch_rate(s);
+		_exit(0);
+	}
+	while (!s->ready)
+		guest_sleep_ms(1);
+	for (unsigned i = 0; i < 60; i++) {
+		set_tick(i % 2 ? 9000 : 11000);
+		guest_sleep_ms(7);
+	}
+	set_tick(10000);
+	s->set = 1;
+	guest_reap(pid);
+	CHECK(munmap(s, sizeof(*s)) == 0);
+}
+
 /* --- time namespaces --- */
 
 static void check_namespace(void)
@@ -220,8 +271,10 @@ int main(int argc, char **argv)
 	check_moves();
 	if (has_page()) {
 		in_child(check_no_calls);
-		for (int cpu = 0; cpu < guest.cpu_count && !geteuid(); cpu++)
+		for (int cpu = 0; cpu < guest.cpu_count && !geteuid(); cpu++) {
 			check_setting(cpu);
+			check_rate(cpu);
+		}
 		check_clocks();
 	}
 	if (!geteuid() && !access("/proc/self/timens_offsets", W_OK))
