@@ -53,7 +53,7 @@ struct machine *machine_new(const struct machine_config *config, char *err, size
 	m->peers_event = -1;
 	init_locks(m);
 	context_layout_init(&m->context);
-	ret = mm_open_arena(m);
+	ret = stubs_open_arena(m);
 	if (ret) {
 		snprintf(err, err_size, "no memory for the control areas of stubs: %s", strerror(-ret));
 		goto fail;
@@ -64,7 +64,7 @@ struct machine *machine_new(const struct machine_config *config, char *err, size
 		goto fail;
 	ret = peers_start(m);
 	if (!ret)
-		ret = mm_start_threads(m);
+		ret = stubs_start(m);
 	if (ret) {
 		snprintf(err, err_size, "cannot start threads: %s", strerror(-ret));
 		goto fail;
@@ -79,7 +79,7 @@ fail:
 	m->stopping = true;
 	peers_stop(m);
 	pager_stop(m);
-	mm_close_arena(m);
+	stubs_close_arena(m);
 	free(m);
 	return NULL;
 }
@@ -201,7 +201,8 @@ static void quiesce(struct machine *m)
 		pthread_join(m->mm_thread, NULL);
 		m->mm_link->ops->free(m->mm_link);
 	}
-	mm_stop_threads(m);
+	mm_forget_all(m);
+	stubs_stop(m);
 	if (m->kernel_thread) {
 		if (write(m->kernel_stop, &one, sizeof(one)) < 0)
 			log_line(LOG_WARNING, "eventfd: %s", strerror(errno));
@@ -214,7 +215,7 @@ void machine_free(struct machine *m)
 {
 	quiesce(m);
 	pager_stop(m);
-	mm_close_arena(m);
+	stubs_close_arena(m);
 	pthread_mutex_destroy(&m->mms_lock);
 	pthread_mutex_destroy(&m->hot_lock);
 	pthread_mutex_destroy(&m->reap_lock);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Inside of machine.c, executor.c, mm.c, pager.c and peers.c.
+ * Inside of machine.c, executor.c, mm.c, stubs.c, pager.c and peers.c.
  *
  * Threads of a node: one executor per CPU (executor.c), one for the mm channel (mm.c), one for the dsm
- * links (peers.c), one that starts stubs in store and reaps (mm.c), and on node 0 one that reads the kernel's userfaultfd
+ * links (peers.c), one that starts stubs and takes them back (stubs.c), and on node 0 one that reads the kernel's userfaultfd
  * (pager.c).
  *
  * Lock order: machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock, clock.lock,
@@ -29,6 +29,14 @@ struct executor;
 
 struct mm_node;				/* of the mapping table */
 
+/* A CPU thread of a stub as it parked before it ran user code (stubs.c). */
+struct stub_fresh {
+	uint32_t go;			/* orders.go when it was last like that */
+	uint64_t sp, pc;		/* where it slept; pc 0: not known */
+	uint64_t restorer;		/* address of rt_sigreturn */
+	uint8_t context[sizeof(ucontext_t)] __attribute__((aligned(8)));
+};
+
 struct mm {
 	struct mm *next;		/* machine.mms chain, or machine.reap list; owner's lock */
 	uint64_t id;
@@ -45,6 +53,7 @@ struct mm {
 	struct mm_node *map;		/* address -> frame and rights, as far as pangead has mapped it */
 	uint32_t kernel_maps;		/* orders.kernel_maps when that was looked at last */
 	uint64_t revoked;		/* newest REVOKE */
+	struct stub_fresh *fresh;	/* a slot each */
 	struct fp_image {		/* vector state as last exchanged, per slot; its executor's */
 		uint32_t length;
 		uint8_t *bytes;
@@ -82,12 +91,30 @@ void slot_resume(struct slot slot);
 int slot_wait(struct slot slot, uint32_t go);
 /* Can this host run stubs?  0, or -ENOEXEC: no (said in the log). */
 int mm_probe(struct machine *m);
-/* Before any mm; 0 or -errno. */
-int mm_open_arena(struct machine *m);
-void mm_close_arena(struct machine *m);
-int mm_start_threads(struct machine *m);
-void mm_stop_threads(struct machine *m);
 void *mm_channel_thread(void *machine);
+/* The kernel has taken stubs that stand in store (stub.h): they have their mm from now on. */
+void mm_note_taken(struct machine *m);
+/* After the executors and the mm thread have ended. */
+void mm_forget_all(struct machine *m);
+/* Of a stub whose mm is used no more: user code's mappings go.  0, or -errno: it cannot be used again. */
+int mm_unmap_all(struct machine *m, struct mm *mm);
+void mm_drop_table(struct mm *mm);
+
+/* --- stubs.c: stub processes, made ahead and used again --- */
+
+/* Before any mm; 0 or -errno. */
+int stubs_open_arena(struct machine *m);
+void stubs_close_arena(struct machine *m);
+int stubs_start(struct machine *m);
+void stubs_stop(struct machine *m);
+bool stub_alive(const struct mm *mm);
+/* One with no id yet, started now or out of the store.  NULL: none could be started (said in the log); there is none. */
+struct mm *stub_new(struct machine *m);
+struct mm *stub_take_spare(struct machine *m);
+/* One that the kernel has taken, out of the store; NULL: none. */
+struct mm *stub_next_taken(struct machine *m);
+/* After the last reference: ending a process, or emptying it, may take long. */
+void stub_give_back(struct machine *m, struct mm *mm);
 
 /* --- pager.c: frames --- */
 
@@ -177,7 +204,7 @@ struct clock {
 	uint64_t mult, measure_again;	/* rate; TSC */
 };
 
-/* After mm_open_arena(). */
+/* After stubs_open_arena(). */
 void clock_start(struct machine *m);
 void clock_update(struct machine *m, const struct wire_clock *record);
 /* User code reads no clock any more until it is updated with this generation or a newer one. */

@@ -14,13 +14,10 @@
 #include <linux/futex.h>
 #include <linux/userfaultfd.h>
 #include <signal.h>
-#include <spawn.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -140,13 +137,6 @@ struct slot mm_slot(const struct mm *mm, unsigned slot)
 	};
 }
 
-static bool mm_alive(const struct mm *mm)
-{
-	siginfo_t info = { 0 };
-
-	return !waitid(P_PID, mm->pid, &info, WEXITED | WNOHANG | WNOWAIT) && !info.si_pid;
-}
-
 void slot_resume(struct slot s)
 {
 	__atomic_store_n(&s.orders->go, s.orders->go + 1, __ATOMIC_SEQ_CST);
@@ -174,7 +164,7 @@ int slot_wait(struct slot s, uint32_t go)
 		if (__atomic_load_n(&s.report->parked, __ATOMIC_SEQ_CST) == go ||
 		    now_ns() < started + (uint64_t)check.tv_nsec)
 			continue;
-		if (!mm_alive(s.mm))
+		if (!stub_alive(s.mm))
 			ret = -ESRCH;
 		else if (check.tv_nsec >= ALIVE_CHECK_MAX_NS)
 			ret = -ETIMEDOUT;
@@ -421,324 +411,23 @@ int mm_apply(struct machine *m, struct mm *mm, unsigned cpu, const struct wire_m
 	pthread_mutex_unlock(&mm->lock);
 	return ret;
 }
-
-/* --- stub processes --- */
-
-static int receive_fd(int sock)
+/* Of a stub whose mm is used no more.  0; or -errno: it cannot be used again. */
+int mm_unmap_all(struct machine *m, struct mm *mm)
 {
-	union {
-		char data[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	char byte;
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-			      .msg_controllen = sizeof(control) };
-	struct cmsghdr *c;
-	int fd;
-
-	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) != 1)
-		return -EPIPE;
-	c = CMSG_FIRSTHDR(&msg);
-	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-		return -EPROTO;
-	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-	return fd;
-}
-
-static int spawn(struct machine *m, struct mm *mm, int sock)
-{
-	char *argv[] = { "pangea-user", NULL }, *envp[] = { NULL };
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	sigset_t none;
+	struct batch b = { .machine = m, .mm = mm };
 	int ret;
 
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, sock, STUB_FD_SOCKET);
-	posix_spawn_file_actions_adddup2(&actions, m->frame_fd, STUB_FD_FRAMES);
-	posix_spawn_file_actions_adddup2(&actions, m->arena_fd, STUB_FD_AREA);
-	posix_spawnattr_init(&attr);
-	sigemptyset(&none);
-	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setpgroup(&attr, 0);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
-	ret = -posix_spawn(&mm->pid, m->config.stub_path, &actions, &attr, argv, envp);
-	posix_spawnattr_destroy(&attr);
-	posix_spawn_file_actions_destroy(&actions);
+	pthread_mutex_lock(&mm->lock);
+	own_service(mm);
+	ret = drop_all(&b);
+	disown_service(mm);
+	pthread_mutex_unlock(&mm->lock);
 	return ret;
 }
 
-/* The CPU threads have started, and park before they run anything. */
-static int wait_for_threads(struct machine *m, struct mm *mm)
+void mm_drop_table(struct mm *mm)
 {
-	int ret = 0;
-
-	mm_slot(mm, 0).orders->pid = mm_slot(mm, 0).orders->tid = mm->pid;
-	for (unsigned i = 1; i < mm->slots && !ret; i++) {
-		do
-			ret = slot_wait(mm_slot(mm, i), 1);
-		while (ret == -ETIMEDOUT);
-		mm->tid[i] = mm_slot(mm, i).report->tid;
-		mm_slot(mm, i).orders->pid = mm->pid;
-		mm_slot(mm, i).orders->tid = mm->tid[i];
-		pin_thread(own_node(m)->cpu_start + i - 1, mm->tid[i]);
-		/* what a thread under SCHED_FIFO starts has nice 0 */
-		setpriority(PRIO_PROCESS, mm->tid[i], getpriority(PRIO_PROCESS, getpid()));
-	}
-	return ret;
-}
-
-/* Start the stub and take its userfaultfd. */
-static int start_stub(struct machine *m, struct mm *mm)
-{
-	struct stub_init init = { .slots = mm->slots, .area = mm->area_number };
-	int sock[2], ret;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
-		return -errno;
-	mm->socket = sock[0];
-	ret = spawn(m, mm, sock[1]);
-	close(sock[1]);
-	if (ret) {
-		mm->pid = 0;
-		return ret;
-	}
-	hurry_thread(mm->pid);		/* its first thread, which serves */
-	if (send(mm->socket, &init, sizeof(init), MSG_NOSIGNAL) != sizeof(init))
-		return -errno;
-	mm->uffd = receive_fd(mm->socket);
-	return mm->uffd < 0 ? mm->uffd : wait_for_threads(m, mm);
-}
-
-/* --- control areas --- */
-
-static size_t arena_size(const struct machine *m)
-{
-	return STUB_AREAS + STUB_AREAS_MAX * STUB_AREA_SIZE(own_node(m)->cpu_count + 1);
-}
-
-int mm_open_arena(struct machine *m)
-{
-	void *arena;
-	int ret;
-
-	m->arena_fd = memfd_create("pangea-arena", MFD_CLOEXEC);
-	if (m->arena_fd < 0)
-		return -errno;
-	arena = MAP_FAILED;
-	if (!ftruncate(m->arena_fd, arena_size(m)))
-		arena = mmap(NULL, arena_size(m), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->arena_fd, 0);
-	if (arena != MAP_FAILED) {
-		m->arena = arena;
-		return 0;
-	}
-	ret = -errno;
-	close(m->arena_fd);
-	return ret;
-}
-
-void mm_close_arena(struct machine *m)
-{
-	if (!m->arena)
-		return;
-	munmap(m->arena, arena_size(m));
-	close(m->arena_fd);
-}
-
-/* Its number, or -ENOSPC. */
-static int take_area(struct machine *m)
-{
-	int number = -ENOSPC;
-
-	pthread_mutex_lock(&m->reap_lock);
-	for (unsigned i = 0; i < STUB_AREAS_MAX && number < 0; i++) {
-		unsigned n = (m->area_next + i) % STUB_AREAS_MAX;
-
-		if (!(m->area_used[n / 64] >> n % 64 & 1))
-			number = (int)n;
-	}
-	if (number >= 0) {
-		m->area_used[number / 64] |= 1ull << number % 64;
-		m->area_next = number + 1;
-	}
-	pthread_mutex_unlock(&m->reap_lock);
-	return number;
-}
-
-static int open_area(struct machine *m, struct mm *mm)
-{
-	int number = take_area(m);
-
-	if (number < 0)
-		return number;
-	mm->area_number = number;
-	mm->area = m->arena + STUB_AREAS + number * STUB_AREA_SIZE(mm->slots);
-	for (unsigned i = 1; i < mm->slots; i++)
-		mm_slot(mm, i).orders->go = 1;		/* report.parked is 0: it has not */
-	return 0;
-}
-
-/* The stub has ended.  Who gets the area next finds zeros. */
-static void close_area(struct machine *m, struct mm *mm)
-{
-	if (!mm->area)
-		return;
-	if (madvise(mm->area, STUB_AREA_SIZE(mm->slots), MADV_REMOVE))
-		memset(mm->area, 0, STUB_AREA_SIZE(mm->slots));
-	pthread_mutex_lock(&m->reap_lock);
-	m->area_used[mm->area_number / 64] &= ~(1ull << mm->area_number % 64);
-	pthread_mutex_unlock(&m->reap_lock);
-}
-
-static void mm_release(struct machine *m, struct mm *mm)
-{
-	if (mm->pid > 0) {
-		kill(mm->pid, SIGKILL);
-		waitpid(mm->pid, NULL, 0);
-	}
-	if (mm->uffd >= 0)
-		close(mm->uffd);
-	if (mm->socket >= 0)
-		close(mm->socket);
-	close_area(m, mm);
 	table_clear_range(mm, 0, 1ull << (LEVELS * LEVEL_BITS + 12));
-	for (unsigned i = 0; i < STUB_SLOTS_MAX; i++)
-		free(mm->fp[i].bytes);
-	pthread_mutex_destroy(&mm->lock);
-	free(mm);
-}
-
-/* An mm with its stub, and no id yet. */
-static struct mm *mm_new(struct machine *m)
-{
-	struct mm *mm = calloc(1, sizeof(*mm));
-	int ret;
-
-	if (!mm)
-		return NULL;
-	mm->uffd = mm->socket = -1;
-	mm->slots = own_node(m)->cpu_count + 1;
-	pthread_mutex_init(&mm->lock, NULL);
-	ret = open_area(m, mm);
-	if (!ret)
-		ret = start_stub(m, mm);
-	if (!ret)
-		return mm;
-	log_line(LOG_WARNING, "cannot start a stub process (%s): %s", m->config.stub_path, strerror(-ret));
-	mm_release(m, mm);
-	return NULL;
-}
-
-/* --- stubs in store --- */
-
-/*
- * Starting a stub takes longer than a fork may.  STUB_SPARES_MAX of them wait; the reaper makes them.  They stand in the
- * arena as well, where the kernel of the kernel host takes them: then they get their mm here when somebody asks for
- * it, or the reaper looks.
- */
-static struct stub_arena *arena_of(const struct machine *m)
-{
-	return (void *)m->arena;
-}
-
-static void wake_reaper(struct machine *m)
-{
-	__atomic_add_fetch(&arena_of(m)->reap_wakes, 1, __ATOMIC_SEQ_CST);
-	syscall(SYS_futex, &arena_of(m)->reap_wakes, FUTEX_WAKE, 1, NULL, NULL, 0);
-}
-
-/* reap_lock held. */
-static void offer(struct machine *m, const struct mm *mm)
-{
-	uint32_t *spare = arena_of(m)->spare;
-
-	for (unsigned i = 0; i < STUB_SPARES_MAX; i++)
-		if (!__atomic_load_n(&spare[i], __ATOMIC_RELAXED)) {
-			__atomic_store_n(&spare[i], mm->area_number + 1, __ATOMIC_RELEASE);
-			return;
-		}
-}
-
-/* reap_lock held.  false: the kernel has taken it. */
-static bool withdraw(struct machine *m, const struct mm *mm)
-{
-	uint32_t *spare = arena_of(m)->spare;
-
-	for (unsigned i = 0; i < STUB_SPARES_MAX; i++) {
-		uint32_t number = mm->area_number + 1;
-
-		if (__atomic_compare_exchange_n(&spare[i], &number, 0, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-			return true;
-	}
-	return false;
-}
-
-static struct mm *take_spare(struct machine *m)
-{
-	struct mm **p, *mm = NULL;
-
-	pthread_mutex_lock(&m->reap_lock);
-	for (p = &m->spare; *p && !mm;) {
-		if (!withdraw(m, *p)) {
-			p = &(*p)->next;
-			continue;
-		}
-		mm = *p;
-		*p = mm->next;
-		m->spares--;
-		if (!mm_alive(mm)) {
-			mm->next = m->reap;	/* the host has killed it */
-			m->reap = mm;
-			mm = NULL;
-		}
-	}
-	m->spares_failed = false;
-	pthread_mutex_unlock(&m->reap_lock);
-	wake_reaper(m);
-	return mm;
-}
-
-/* One that the kernel has taken, out of the list; NULL: none. */
-static struct mm *next_taken(struct machine *m)
-{
-	struct mm **p, *mm = NULL;
-
-	pthread_mutex_lock(&m->reap_lock);
-	for (p = &m->spare; *p && !mm; p = &(*p)->next)
-		if (__atomic_load_n(&mm_slot(*p, 0).orders->mm, __ATOMIC_ACQUIRE)) {
-			mm = *p;
-			*p = mm->next;
-			m->spares--;
-			m->spares_failed = false;
-			break;
-		}
-	pthread_mutex_unlock(&m->reap_lock);
-	return mm;
-}
-
-/* One more unless so many are there.  The reaper's; false: there was nothing to do. */
-static bool add_spare(struct machine *m, unsigned enough)
-{
-	struct mm *mm;
-	bool wanted;
-
-	pthread_mutex_lock(&m->reap_lock);
-	wanted = !m->stopping && !m->spares_failed && m->spares < enough;
-	pthread_mutex_unlock(&m->reap_lock);
-	if (!wanted)
-		return false;
-	mm = mm_new(m);
-	pthread_mutex_lock(&m->reap_lock);
-	m->spares_failed = !mm;		/* until one is asked for */
-	if (mm) {
-		mm->next = m->spare;
-		m->spare = mm;
-		m->spares++;
-		offer(m, mm);
-	}
-	pthread_mutex_unlock(&m->reap_lock);
-	return true;
 }
 
 /* --- the table of mms, and their end --- */
@@ -762,11 +451,12 @@ static void enter(struct machine *m, struct mm *mm, uint64_t id)
 	m->stubs++;
 }
 
+/* Those that the kernel has taken. */
 static void enter_taken(struct machine *m)
 {
 	struct mm *mm;
 
-	while ((mm = next_taken(m)))
+	while ((mm = stub_next_taken(m)))
 		enter(m, mm, mm_slot(mm, 0).orders->mm);
 }
 
@@ -784,10 +474,10 @@ static struct mm **mm_find(struct machine *m, uint64_t id)
 /* mms_lock held. */
 static struct mm *mm_start(struct machine *m, uint64_t id)
 {
-	struct mm *mm = take_spare(m);
+	struct mm *mm = stub_take_spare(m);
 
 	if (!mm)
-		mm = mm_new(m);
+		mm = stub_new(m);
 	if (mm)
 		enter(m, mm, id);
 	return mm;
@@ -808,16 +498,10 @@ struct mm *mm_get(struct machine *m, uint64_t id)
 	return mm;
 }
 
-/* The last reference leaves the stub to the reaper: ending a process may take long. */
 void mm_put(struct machine *m, struct mm *mm)
 {
-	if (--mm->references)
-		return;
-	pthread_mutex_lock(&m->reap_lock);
-	mm->next = m->reap;
-	m->reap = mm;
-	pthread_mutex_unlock(&m->reap_lock);
-	wake_reaper(m);
+	if (!--mm->references)
+		stub_give_back(m, mm);
 }
 
 static void mm_forget(struct machine *m, uint64_t id)
@@ -863,67 +547,19 @@ int mm_probe(struct machine *m)
 	return ret;
 }
 
-static struct mm *next_to_end(struct machine *m)
+void mm_note_taken(struct machine *m)
 {
-	struct mm *mm;
-
-	pthread_mutex_lock(&m->reap_lock);
-	mm = m->reap;
-	if (mm)
-		m->reap = mm->next;
-	pthread_mutex_unlock(&m->reap_lock);
-	return mm;
-}
-
-/* Who waits for a stub comes before those that have ended, and these before stubs in store. */
-static bool reap(struct machine *m)
-{
-	struct mm *mm;
-
 	pthread_mutex_lock(&m->mms_lock);
 	enter_taken(m);
 	pthread_mutex_unlock(&m->mms_lock);
-	if (add_spare(m, 1))
-		return true;
-	mm = next_to_end(m);
-	if (!mm)
-		return add_spare(m, STUB_SPARES_MAX);
-	mm_release(m, mm);
-	return true;
-}
-
-static void *reap_thread(void *arg)
-{
-	struct machine *m = arg;
-	uint32_t *wakes = &arena_of(m)->reap_wakes, seen;
-	bool stopping;
-
-	do {
-		stopping = m->stopping;
-		seen = __atomic_load_n(wakes, __ATOMIC_SEQ_CST);
-		if (!reap(m) && !stopping)
-			syscall(SYS_futex, wakes, FUTEX_WAIT, seen, NULL, NULL, 0);
-	} while (!stopping || m->reap);
-	return NULL;
-}
-
-int mm_start_threads(struct machine *m)
-{
-	return -pthread_create(&m->reap_thread, NULL, reap_thread, m);
 }
 
 /* After the executors and the mm thread have ended. */
-void mm_stop_threads(struct machine *m)
+void mm_forget_all(struct machine *m)
 {
 	for (unsigned i = 0; i < MM_HASH; i++)
 		while (m->mms[i])
 			mm_forget(m, m->mms[i]->id);
-	wake_reaper(m);
-	pthread_join(m->reap_thread, NULL);
-	for (struct mm *mm = m->spare, *next; mm; mm = next) {
-		next = mm->next;
-		mm_release(m, mm);
-	}
 }
 
 /* --- the mm channel --- */

@@ -229,13 +229,17 @@ asm(".pushsection .text\n"
     ".popsection");
 /* --- filters --- */
 
+#define FILTER_MAX 80		/* it stands on a small stack */
+
 struct filter {
-	struct sock_filter code[64];
+	struct sock_filter code[FILTER_MAX];
 	unsigned short length, block;
 };
 
 static void emit(struct filter *f, uint16_t code, uint32_t k, uint8_t jt, uint8_t jf)
 {
+	if (f->length == FILTER_MAX)
+		die(20);
 	f->code[f->length++] = (struct sock_filter){ code, jt, jf, k };
 }
 

@@ -124,7 +124,8 @@ struct stub_init {
 	uint32_t area;			/* number */
 };
 
-#define STUB_SPARES_MAX	4	/* a pipeline of a shell's worth */
+#define STUB_SPARES_MIN	4	/* a pipeline of a shell's worth */
+#define STUB_SPARES_MAX	16	/* those of what has ended included */
 
 /*
  * The arena begins with what the kernel counts of its own CPUs' runs; a slot's are written by its CPU only.

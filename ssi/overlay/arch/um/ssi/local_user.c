@@ -156,32 +156,17 @@ int ssi_slot_wait(const struct ssi_slot *s, int may_spin)
 {
 	struct stub_orders *o = ssi_slot_orders(s);
 	struct stub_report *r = ssi_slot_report(s);
-	struct futex_waitv words[3] = {
-		{ .uaddr = (uintptr_t)&r->parked, .flags = FUTEX_32 },
-		{ .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
-		{ .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
-	};
-	unsigned int *signals[2];
-	int ret = 0;
+	uint32_t parked;
 
-	os_signal_words(signals);
-	words[1].uaddr = (uintptr_t)signals[0];
-	words[2].uaddr = (uintptr_t)signals[1];
 	if (may_spin)
 		spin(r, o->go);
 	__atomic_store_n(&o->daemon_waits, 1, __ATOMIC_SEQ_CST);
-	for (;;) {
-		words[0].val = __atomic_load_n(&r->parked, __ATOMIC_SEQ_CST);
-		if (words[0].val == o->go || ret)
-			break;
-		if (os_signals_pending())
-			ret = -EINTR;
-		else
-			syscall(__NR_futex_waitv, words, 3, 0, NULL, CLOCK_MONOTONIC);
-	}
+	do
+		parked = __atomic_load_n(&r->parked, __ATOMIC_SEQ_CST);
+	while (parked != o->go && ssi_wait_call(__NR_futex, (long)&r->parked, FUTEX_WAIT, parked, 0) != -EINTR);
 	__atomic_store_n(&o->daemon_waits, 0, __ATOMIC_RELAXED);
-	if (words[0].val != o->go)
-		return ret;
+	if (parked != o->go)
+		return -EINTR;
 	o->sync = 0;
 	return 0;
 }

@@ -9,9 +9,11 @@
  *   map.c, service_user.c mappings without the daemon, on the kernel host
  *   mm.c                  address spaces: giving rights lazily, taking them away at once
  *   node.c                the mm channel of each node
+ *   idle.c                waiting for work
  *   frames.c              frames that the kernel frees and allocates
  *   user.c                reading and writing user memory where it is
  *   link_user.c           host system calls on channels
+ *   wait_user.c           host system calls that a signal ends
  *   host_user.c           host system calls on frames, for ordinary users
  *
  * Lock order: ssi_mm.lock, then ssi_node.lock.  Both are taken with interrupts off and held while a node
@@ -60,6 +62,17 @@ int ssi_host_cpus(void);
  * it; until then nothing can go on.
  */
 void ssi_lost(int fd, const char *what, const char *why) __attribute__((noreturn));
+
+/*
+ * wait_user.c: a system call that may sleep, unless os_signals_pending(); a signal ends it even where it would be made
+ * again.  What it returns, or -EINTR.
+ */
+long ssi_wait_call(long nr, long a, long b, long c, long d);
+/*
+ * Look for a signal, or for wanted(), without sleeping.  1: there is one; 0: until then (os_nsecs()) there was none;
+ * -EBUSY: the host has others to run on this CPU.
+ */
+int ssi_stay_awake(long long until, int (*wanted)(void));
 
 /* local_user.c: the threads of stubs on the kernel host; each is used by its CPU only, and has parked unless said */
 struct ssi_slot { unsigned int area, number; };

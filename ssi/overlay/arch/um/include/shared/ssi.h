@@ -24,6 +24,10 @@ void ssi_destroy_context(struct mm_struct *mm);
 void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end);
 /* Is the user half of this CPU running, so that the kernel thread only waits? */
 int ssi_in_user(void);
+/* The calling CPU, which is idle, waits for work; IRQs disabled, as in arch_cpu_idle(). */
+void ssi_cpu_idle(void);
+/* A signal's handler is about to return to where this host context is from: end a wait there. */
+void ssi_leave_wait(void *context);
 
 #else
 
@@ -34,6 +38,8 @@ static inline int ssi_init_new_context(struct mm_struct *mm) { return 0; }
 static inline void ssi_destroy_context(struct mm_struct *mm) { }
 static inline void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end) { }
 static inline int ssi_in_user(void) { return 0; }
+static inline void ssi_cpu_idle(void) { }
+static inline void ssi_leave_wait(void *context) { }
 
 #endif
 

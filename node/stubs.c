@@ -1,0 +1,577 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The stub processes of a node: started ahead, and used again.
+ *
+ * Starting a process with its threads and filters takes longer than a fork may, and so does ending it.  So
+ * STUB_SPARES_MIN stubs wait in store, and a stub whose mm is gone goes back there, up to STUB_SPARES_MAX; the reaper does
+ * both.  On the kernel host the store stands in the arena as well, where the kernel takes stubs itself.
+ *
+ * The next mm must find nothing of the last one, whose user code may have written whatever it liked to its reports and
+ * jumped wherever it liked in the stub's text.  What is trusted is what a thread was like when it parked for
+ * the first time, before any user code: struct stub_fresh.  Then, for each thread that has run user code:
+ *
+ *	the host says that it sleeps in FUTEX_WAIT on its own orders, with the stack pointer and at the address of then
+ *	all mappings of user code go, so nothing is left that could run but the stub's text, where all threads sleep
+ *	its report is emptied, and what it returns to is written there: rt_sigreturn with the context of then
+ *	it is resumed, takes all its registers, its signal mask and its signal stack from that, traps, and parks
+ *
+ * A thread that is not found so, or does not park so, ends with its process.  Its FS and GS base are set anew by the
+ * first run.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "machine.h"
+
+#define SLEEP_TRIES	20		/* looks at a thread that is about to sleep, 50 us apart */
+#define RESET_TRIES	4		/* SIGALRM that were still on their way */
+
+/* What rt_sigreturn reads, as the kernel has it: less than ucontext_t. */
+#define CONTEXT_SIZE	(offsetof(ucontext_t, uc_sigmask) + 8)
+
+bool stub_alive(const struct mm *mm)
+{
+	siginfo_t info = { 0 };
+
+	return !waitid(P_PID, mm->pid, &info, WEXITED | WNOHANG | WNOWAIT) && !info.si_pid;
+}
+
+/* --- what a thread is like before it runs user code --- */
+
+/* Where it sleeps, as the host says; false: it does not, not on its own orders, or the host does not say. */
+static bool sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, unsigned long *pc)
+{
+	unsigned long word, call;
+	char path[64], line[256] = "";
+	FILE *file;
+	bool told;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", mm->pid, mm->tid[slot]);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	told = fgets(line, sizeof(line), file);
+	fclose(file);
+	return told && sscanf(line, "%lu %lx %*x %*x %*x %*x %*x %lx %lx", &call, &word, sp, pc) == 4 &&
+	       call == SYS_futex && word == STUB_ORDERS + slot * sizeof(struct stub_orders);
+}
+
+/* Once it does, which takes it a moment after it has parked. */
+static bool falls_asleep(const struct mm *mm, unsigned slot, unsigned long *sp, unsigned long *pc)
+{
+	struct timespec nap = { 0, 50000 };
+
+	for (unsigned i = 0; i < SLEEP_TRIES; i++) {
+		if (sleeps_at(mm, slot, sp, pc))
+			return true;
+		nanosleep(&nap, NULL);
+	}
+	return false;
+}
+
+static uint8_t *in_report(const struct mm *mm, unsigned slot, uint64_t address)
+{
+	return (uint8_t *)mm_slot(mm, slot).report + (address - STUB_REPORTS - slot * STUB_REPORT_SIZE);
+}
+
+/* Parked for the first time, by the trap in cpu_thread().  Where the host does not say enough, pc stays 0. */
+static void note_fresh(struct mm *mm, unsigned slot)
+{
+	struct stub_fresh *f = &mm->fresh[slot];
+	const struct stub_report *r = mm_slot(mm, slot).report;
+	const uint8_t *context = (const uint8_t *)r + r->context_offset;
+	unsigned long sp, pc;
+
+	if (!falls_asleep(mm, slot, &sp, &pc))
+		return;
+	f->sp = sp;
+	f->pc = pc;
+	memcpy(&f->restorer, context - sizeof(f->restorer), sizeof(f->restorer));
+	memcpy(f->context, context, CONTEXT_SIZE);
+	((ucontext_t *)f->context)->uc_mcontext.gregs[REG_RIP]--;	/* the trap again */
+	((ucontext_t *)f->context)->uc_mcontext.fpregs = NULL;		/* as at a start */
+}
+
+/* --- used again --- */
+
+static bool has_run(const struct mm *mm, unsigned slot)
+{
+	return mm_slot(mm, slot).orders->go != mm->fresh[slot].go;
+}
+
+static bool sleeps_as_fresh(const struct mm *mm, unsigned slot)
+{
+	const struct stub_fresh *f = &mm->fresh[slot];
+	unsigned long sp, pc;
+
+	return f->pc && falls_asleep(mm, slot, &sp, &pc) && sp == f->sp && pc == f->pc;
+}
+
+static void empty_report(const struct mm *mm, unsigned slot)
+{
+	struct slot s = mm_slot(mm, slot);
+
+	if (madvise(s.report, STUB_REPORT_SIZE, MADV_REMOVE))
+		memset(s.report, 0, STUB_REPORT_SIZE);
+	s.report->tid = mm->tid[slot];
+	s.report->parked = s.orders->go;
+	s.report->stub_waits = 1;
+}
+
+/* It sleeps, and nothing else runs. */
+static bool reset_thread(struct mm *mm, unsigned slot)
+{
+	struct stub_fresh *f = &mm->fresh[slot];
+	struct slot s = mm_slot(mm, slot);
+	uint8_t *stack = in_report(mm, slot, f->sp);
+	unsigned tries = RESET_TRIES;
+
+	empty_report(mm, slot);
+	memcpy(stack, &f->restorer, sizeof(f->restorer));
+	memcpy(stack + sizeof(f->restorer), f->context, CONTEXT_SIZE);
+	s.orders->spin = 0;
+	do {
+		slot_resume(s);
+		if (slot_wait(s, s.orders->go))
+			return false;
+	} while (s.report->signal == SIGALRM && --tries);
+	s.orders->sync = STUB_SYNC_FS | STUB_SYNC_GS;
+	f->go = s.orders->go;
+	return s.report->signal == SIGTRAP;
+}
+
+/* After the last use: as it was when it was started, or false: it cannot be. */
+static bool reset(struct machine *m, struct mm *mm)
+{
+	struct stub_orders *orders = mm_slot(mm, 0).orders;
+
+	for (unsigned i = 1; i < mm->slots; i++)
+		if (has_run(mm, i) && !sleeps_as_fresh(mm, i))
+			return false;
+	if (!stub_alive(mm) || mm_unmap_all(m, mm))
+		return false;
+	for (unsigned i = 1; i < mm->slots; i++) {
+		if (has_run(mm, i) && !reset_thread(mm, i))
+			return false;
+		mm->fp[i].length = 0;
+	}
+	mm->id = mm->revoked = 0;
+	orders->other_time = 0;
+	__atomic_store_n(&orders->mm, 0, __ATOMIC_RELEASE);
+	return true;
+}
+
+/* --- their start --- */
+
+static int receive_fd(int sock)
+{
+	union {
+		char data[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	char byte;
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			      .msg_controllen = sizeof(control) };
+	struct cmsghdr *c;
+	int fd;
+
+	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) != 1)
+		return -EPIPE;
+	c = CMSG_FIRSTHDR(&msg);
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+		return -EPROTO;
+	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	return fd;
+}
+
+static int spawn(struct machine *m, struct mm *mm, int sock)
+{
+	char *argv[] = { "pangea-user", NULL }, *envp[] = { NULL };
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t none;
+	int ret;
+
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, sock, STUB_FD_SOCKET);
+	posix_spawn_file_actions_adddup2(&actions, m->frame_fd, STUB_FD_FRAMES);
+	posix_spawn_file_actions_adddup2(&actions, m->arena_fd, STUB_FD_AREA);
+	posix_spawnattr_init(&attr);
+	sigemptyset(&none);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setpgroup(&attr, 0);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+	ret = -posix_spawn(&mm->pid, m->config.stub_path, &actions, &attr, argv, envp);
+	posix_spawnattr_destroy(&attr);
+	posix_spawn_file_actions_destroy(&actions);
+	return ret;
+}
+
+/* The CPU threads have started, and park before they run anything. */
+static int wait_for_threads(struct machine *m, struct mm *mm)
+{
+	int ret = 0;
+
+	mm_slot(mm, 0).orders->pid = mm_slot(mm, 0).orders->tid = mm->pid;
+	for (unsigned i = 1; i < mm->slots && !ret; i++) {
+		do
+			ret = slot_wait(mm_slot(mm, i), 1);
+		while (ret == -ETIMEDOUT);
+		mm->tid[i] = mm_slot(mm, i).report->tid;
+		mm_slot(mm, i).orders->pid = mm->pid;
+		mm_slot(mm, i).orders->tid = mm->tid[i];
+		mm->fresh[i].go = 1;
+		if (!ret)
+			note_fresh(mm, i);
+		pin_thread(own_node(m)->cpu_start + i - 1, mm->tid[i]);
+		/* what a thread under SCHED_FIFO starts has nice 0 */
+		setpriority(PRIO_PROCESS, mm->tid[i], getpriority(PRIO_PROCESS, getpid()));
+	}
+	return ret;
+}
+
+/* Start the stub and take its userfaultfd. */
+static int start_stub(struct machine *m, struct mm *mm)
+{
+	struct stub_init init = { .slots = mm->slots, .area = mm->area_number };
+	int sock[2], ret;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
+		return -errno;
+	mm->socket = sock[0];
+	ret = spawn(m, mm, sock[1]);
+	close(sock[1]);
+	if (ret) {
+		mm->pid = 0;
+		return ret;
+	}
+	hurry_thread(mm->pid);		/* its first thread, which serves */
+	if (send(mm->socket, &init, sizeof(init), MSG_NOSIGNAL) != sizeof(init))
+		return -errno;
+	mm->uffd = receive_fd(mm->socket);
+	return mm->uffd < 0 ? mm->uffd : wait_for_threads(m, mm);
+}
+
+/* --- control areas --- */
+
+static size_t arena_size(const struct machine *m)
+{
+	return STUB_AREAS + STUB_AREAS_MAX * STUB_AREA_SIZE(own_node(m)->cpu_count + 1);
+}
+
+int stubs_open_arena(struct machine *m)
+{
+	void *arena;
+	int ret;
+
+	m->arena_fd = memfd_create("pangea-arena", MFD_CLOEXEC);
+	if (m->arena_fd < 0)
+		return -errno;
+	arena = MAP_FAILED;
+	if (!ftruncate(m->arena_fd, arena_size(m)))
+		arena = mmap(NULL, arena_size(m), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->arena_fd, 0);
+	if (arena != MAP_FAILED) {
+		m->arena = arena;
+		return 0;
+	}
+	ret = -errno;
+	close(m->arena_fd);
+	return ret;
+}
+
+void stubs_close_arena(struct machine *m)
+{
+	if (!m->arena)
+		return;
+	munmap(m->arena, arena_size(m));
+	close(m->arena_fd);
+}
+
+/* Its number, or -ENOSPC. */
+static int take_area(struct machine *m)
+{
+	int number = -ENOSPC;
+
+	pthread_mutex_lock(&m->reap_lock);
+	for (unsigned i = 0; i < STUB_AREAS_MAX && number < 0; i++) {
+		unsigned n = (m->area_next + i) % STUB_AREAS_MAX;
+
+		if (!(m->area_used[n / 64] >> n % 64 & 1))
+			number = (int)n;
+	}
+	if (number >= 0) {
+		m->area_used[number / 64] |= 1ull << number % 64;
+		m->area_next = number + 1;
+	}
+	pthread_mutex_unlock(&m->reap_lock);
+	return number;
+}
+
+static int open_area(struct machine *m, struct mm *mm)
+{
+	int number = take_area(m);
+
+	if (number < 0)
+		return number;
+	mm->area_number = number;
+	mm->area = m->arena + STUB_AREAS + number * STUB_AREA_SIZE(mm->slots);
+	for (unsigned i = 1; i < mm->slots; i++)
+		mm_slot(mm, i).orders->go = 1;		/* report.parked is 0: it has not */
+	return 0;
+}
+
+/* The stub has ended.  Who gets the area next finds zeros. */
+static void close_area(struct machine *m, struct mm *mm)
+{
+	if (!mm->area)
+		return;
+	if (madvise(mm->area, STUB_AREA_SIZE(mm->slots), MADV_REMOVE))
+		memset(mm->area, 0, STUB_AREA_SIZE(mm->slots));
+	pthread_mutex_lock(&m->reap_lock);
+	m->area_used[mm->area_number / 64] &= ~(1ull << mm->area_number % 64);
+	pthread_mutex_unlock(&m->reap_lock);
+}
+
+static void release(struct machine *m, struct mm *mm)
+{
+	if (mm->pid > 0) {
+		kill(mm->pid, SIGKILL);
+		waitpid(mm->pid, NULL, 0);
+	}
+	if (mm->uffd >= 0)
+		close(mm->uffd);
+	if (mm->socket >= 0)
+		close(mm->socket);
+	close_area(m, mm);
+	mm_drop_table(mm);
+	for (unsigned i = 0; i < STUB_SLOTS_MAX; i++)
+		free(mm->fp[i].bytes);
+	pthread_mutex_destroy(&mm->lock);
+	free(mm->fresh);
+	free(mm);
+}
+
+/* An mm with its stub, and no id yet. */
+struct mm *stub_new(struct machine *m)
+{
+	struct mm *mm = calloc(1, sizeof(*mm));
+	int ret;
+
+	if (!mm)
+		return NULL;
+	mm->uffd = mm->socket = -1;
+	mm->slots = own_node(m)->cpu_count + 1;
+	pthread_mutex_init(&mm->lock, NULL);
+	mm->fresh = calloc(mm->slots, sizeof(*mm->fresh));
+	ret = mm->fresh ? open_area(m, mm) : -ENOMEM;
+	if (!ret)
+		ret = start_stub(m, mm);
+	if (!ret)
+		return mm;
+	log_line(LOG_WARNING, "cannot start a stub process (%s): %s", m->config.stub_path, strerror(-ret));
+	release(m, mm);
+	return NULL;
+}
+
+/* --- in store --- */
+
+static struct stub_arena *arena_of(const struct machine *m)
+{
+	return (void *)m->arena;
+}
+
+static void wake_reaper(struct machine *m)
+{
+	__atomic_add_fetch(&arena_of(m)->reap_wakes, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, &arena_of(m)->reap_wakes, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+/* reap_lock held. */
+static void offer(struct machine *m, const struct mm *mm)
+{
+	uint32_t *spare = arena_of(m)->spare;
+
+	for (unsigned i = 0; i < STUB_SPARES_MAX; i++)
+		if (!__atomic_load_n(&spare[i], __ATOMIC_RELAXED)) {
+			__atomic_store_n(&spare[i], mm->area_number + 1, __ATOMIC_RELEASE);
+			return;
+		}
+}
+
+/* reap_lock held.  false: the kernel has taken it. */
+static bool withdraw(struct machine *m, const struct mm *mm)
+{
+	uint32_t *spare = arena_of(m)->spare;
+
+	for (unsigned i = 0; i < STUB_SPARES_MAX; i++) {
+		uint32_t number = mm->area_number + 1;
+
+		if (__atomic_compare_exchange_n(&spare[i], &number, 0, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			return true;
+	}
+	return false;
+}
+
+struct mm *stub_take_spare(struct machine *m)
+{
+	struct mm **p, *mm = NULL;
+
+	pthread_mutex_lock(&m->reap_lock);
+	for (p = &m->spare; *p && !mm;) {
+		if (!withdraw(m, *p)) {
+			p = &(*p)->next;
+			continue;
+		}
+		mm = *p;
+		*p = mm->next;
+		m->spares--;
+		if (!stub_alive(mm)) {
+			mm->next = m->reap;	/* the host has killed it */
+			m->reap = mm;
+			mm = NULL;
+		}
+	}
+	m->spares_failed = false;
+	pthread_mutex_unlock(&m->reap_lock);
+	wake_reaper(m);
+	return mm;
+}
+
+/* One that the kernel has taken, out of the list; NULL: none. */
+struct mm *stub_next_taken(struct machine *m)
+{
+	struct mm **p, *mm = NULL;
+
+	pthread_mutex_lock(&m->reap_lock);
+	for (p = &m->spare; *p && !mm; p = &(*p)->next)
+		if (__atomic_load_n(&mm_slot(*p, 0).orders->mm, __ATOMIC_ACQUIRE)) {
+			mm = *p;
+			*p = mm->next;
+			m->spares--;
+			m->spares_failed = false;
+			break;
+		}
+	pthread_mutex_unlock(&m->reap_lock);
+	return mm;
+}
+
+/* The reaper's. */
+static bool has_room(struct machine *m, unsigned enough)
+{
+	bool yes;
+
+	pthread_mutex_lock(&m->reap_lock);
+	yes = !m->stopping && !m->spares_failed && m->spares < enough;
+	pthread_mutex_unlock(&m->reap_lock);
+	return yes;
+}
+
+/* mm: NULL: it could not be made. */
+static void add_spare(struct machine *m, struct mm *mm)
+{
+	pthread_mutex_lock(&m->reap_lock);
+	m->spares_failed = !mm;		/* until one is asked for */
+	if (mm) {
+		mm->next = m->spare;
+		m->spare = mm;
+		m->spares++;
+		offer(m, mm);
+	}
+	pthread_mutex_unlock(&m->reap_lock);
+}
+
+/* false: there are enough. */
+static bool make_spare(struct machine *m, unsigned enough)
+{
+	if (!has_room(m, enough))
+		return false;
+	add_spare(m, stub_new(m));
+	return true;
+}
+
+/* --- the reaper --- */
+
+void stub_give_back(struct machine *m, struct mm *mm)
+{
+	pthread_mutex_lock(&m->reap_lock);
+	mm->next = m->reap;
+	m->reap = mm;
+	pthread_mutex_unlock(&m->reap_lock);
+	wake_reaper(m);
+}
+
+static struct mm *next_given_back(struct machine *m)
+{
+	struct mm *mm;
+
+	pthread_mutex_lock(&m->reap_lock);
+	mm = m->reap;
+	if (mm)
+		m->reap = mm->next;
+	pthread_mutex_unlock(&m->reap_lock);
+	return mm;
+}
+
+/* Who waits for a stub comes before those that are given back, and these before more in store. */
+static bool reap(struct machine *m)
+{
+	struct mm *mm;
+
+	mm_note_taken(m);
+	if (make_spare(m, 1))
+		return true;
+	mm = next_given_back(m);
+	if (!mm)
+		return make_spare(m, STUB_SPARES_MIN);
+	if (has_room(m, STUB_SPARES_MAX) && reset(m, mm))
+		add_spare(m, mm);
+	else
+		release(m, mm);
+	return true;
+}
+
+static void *reap_thread(void *arg)
+{
+	struct machine *m = arg;
+	uint32_t *wakes = &arena_of(m)->reap_wakes, seen;
+	bool stopping;
+
+	do {
+		stopping = m->stopping;
+		seen = __atomic_load_n(wakes, __ATOMIC_SEQ_CST);
+		if (!reap(m) && !stopping)
+			syscall(SYS_futex, wakes, FUTEX_WAIT, seen, NULL, NULL, 0);
+	} while (!stopping || m->reap);
+	return NULL;
+}
+
+int stubs_start(struct machine *m)
+{
+	return -pthread_create(&m->reap_thread, NULL, reap_thread, m);
+}
+
+/* After mm_forget_all(). */
+void stubs_stop(struct machine *m)
+{
+	wake_reaper(m);
+	pthread_join(m->reap_thread, NULL);
+	for (struct mm *mm = m->spare, *next; mm; mm = next) {
+		next = mm->next;
+		release(m, mm);
+	}
+}
