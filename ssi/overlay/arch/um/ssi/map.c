@@ -25,6 +25,8 @@
 #include <ssi.h>
 #include "ssi_internal.h"
 
+#define MORE_PAGES	448UL	/* with the window, as many as one page table holds */
+
 /* Does the host hold what that access needs? */
 static bool held(unsigned long pfn, u32 prot)
 {
@@ -80,9 +82,14 @@ static void give_run(struct ssi_service *s, struct run *r)
 	r->prot = 0;
 }
 
+static bool goes_on(const struct run *r, unsigned long at, unsigned long pfn, u32 prot)
+{
+	return r->prot == prot && r->end == at && r->pfn + ((at - r->start) >> PAGE_SHIFT) == pfn;
+}
+
 static void add_page(struct ssi_service *s, struct run *r, unsigned long at, unsigned long pfn, u32 prot)
 {
-	if (r->prot != prot || r->end != at || r->pfn + ((at - r->start) >> PAGE_SHIFT) != pfn) {
+	if (!goes_on(r, at, pfn, prot)) {
 		give_run(s, r);
 		*r = (struct run){ at, at, pfn, prot };
 	}
@@ -95,27 +102,41 @@ static bool mark_given(pte_t *pte, pte_t entry)
 	return try_cmpxchg(&pte->pte, &entry.pte, pte_mkuptodate(pte_mkyoung(entry)).pte);
 }
 
+/* Give a page if the stub lacks it, or all the same; outside the window only where the run goes on.  true: it is given. */
+static bool give_page(struct ssi_service *s, struct run *run, pte_t *pte, unsigned long at, bool all, bool inside)
+{
+	pte_t entry = READ_ONCE(*pte);
+	u32 prot = ssi_rights_when_young(entry);
+
+	if (!prot || !(all || pte_needsync(entry)) || !held(pte_pfn(entry), prot))
+		return false;
+	if (!inside && !goes_on(run, at, pte_pfn(entry), prot))
+		return false;
+	if (!mark_given(pte, entry))
+		return false;
+	add_page(s, run, at, pte_pfn(entry), prot);
+	return true;
+}
+
 /*
- * What the window of the fault lacks: at most [start, end).  all: even what does not seem to.  All of it counts as used
- * then, like what mm/memory.c faults around; a child's pages, which fork() makes old, would fault one by one.
+ * What the window of the fault lacks: at most [start, end), and what the same mapping of the host takes in behind.  all:
+ * even what does not seem to lack.  All of it counts as used then, like what mm/memory.c faults around; a child's pages,
+ * which fork() makes old, would fault one by one.
  */
 static void give(struct ssi_service *s, struct mm_struct *mm, unsigned long start, unsigned long end, bool all)
 {
+	unsigned long at = start, limit = min(end + MORE_PAGES * PAGE_SIZE, (unsigned long)TASK_SIZE);
 	struct run run = {};
-	unsigned long at = start;
 	pte_t *pte = NULL;
 
-	while (at < end) {
-		pte_t entry;
-		u32 prot;
+	while (at < limit) {
+		bool inside = at < end;
 
 		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
 		if (!pte)
 			continue;
-		entry = READ_ONCE(*pte);
-		prot = ssi_rights_when_young(entry);
-		if (prot && (all || pte_needsync(entry)) && held(pte_pfn(entry), prot) && mark_given(pte, entry))
-			add_page(s, &run, at, pte_pfn(entry), prot);
+		if (!give_page(s, &run, pte, at, all && inside, inside) && !inside)
+			break;
 		at += PAGE_SIZE;
 	}
 	give_run(s, &run);

@@ -32,6 +32,7 @@
 #define HERE_PAGES	64UL			/* likewise, without the daemon: what more pages cost is less than another fault */
 #define AHEAD_PAGES	256UL			/* at a time */
 #define AHEAD_AFTER	2			/* faults in sequence */
+#define ALONE_AFTER	(HZ / 20)
 #define GIVE_PAGES	(AROUND_PAGES + AHEAD_PAGES)
 
 static atomic64_t next_id;
@@ -228,14 +229,20 @@ static unsigned int take_pending(struct ssi_mm_node *n, struct wire_map *maps)
 	return count;
 }
 
-/* Nothing of the mm runs on the kernel host, and no other node has it. */
+/*
+ * Nothing of the mm runs on the kernel host, and on no other node, nor did so just before: frames that nodes take
+ * from each other had better be known to the daemon.
+ */
 static bool is_alone(const struct ssi_mm *sm)
 {
 	unsigned int node;
 
-	for (node = 1; node < ssi_boot.node_count; node++)
-		if (sm->node[node].present)
+	for (node = 1; node < ssi_boot.node_count; node++) {
+		const struct ssi_mm_node *n = &sm->node[node];
+
+		if (n->present && (n->running || time_before(jiffies, n->left + ALONE_AFTER)))
 			return false;
+	}
 	return !sm->node[0].running;
 }
 
@@ -284,6 +291,7 @@ void ssi_mm_leave(struct ssi_mm *sm, unsigned int node)
 
 	raw_spin_lock_irqsave(&sm->lock, flags);
 	sm->node[node].running--;
+	sm->node[node].left = jiffies;
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 }
 

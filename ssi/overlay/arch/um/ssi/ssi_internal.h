@@ -259,6 +259,7 @@ struct ssi_range { unsigned long start, end; };
 struct ssi_mm_node {
 	unsigned int running;	/* CPUs whose user half may be executing it there */
 	bool present;		/* it may have a stub there */
+	unsigned long left;	/* jiffies when its user half last stopped there */
 	unsigned int pending_count;
 	struct ssi_range pending[SSI_PENDING_MAX];	/* to be removed before user code runs there again */
 };
