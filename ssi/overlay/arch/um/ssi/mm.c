@@ -30,6 +30,7 @@
 
 #define AROUND_PAGES	16UL			/* as many as a file fault enters at a time */
 #define HERE_PAGES	64UL			/* likewise, without the daemon: what more pages cost is less than another fault */
+#define FILE_PAGES	512UL			/* likewise, of a file, as many as one page table holds: they often lie in a row */
 #define AHEAD_PAGES	256UL			/* at a time */
 #define AHEAD_AFTER	2			/* faults in sequence */
 #define ALONE_AFTER	(HZ / 20)
@@ -318,8 +319,8 @@ static bool may_fault_ahead(struct vm_area_struct *vma, bool write)
  */
 static void fault_around(struct vm_area_struct *vma, unsigned long address)
 {
-	unsigned long start = max(address & ~(HERE_PAGES * PAGE_SIZE - 1), vma->vm_start);
-	unsigned long end = min((address | (HERE_PAGES * PAGE_SIZE - 1)) + 1, vma->vm_end);
+	unsigned long start = max(address & ~(FILE_PAGES * PAGE_SIZE - 1), vma->vm_start);
+	unsigned long end = min((address | (FILE_PAGES * PAGE_SIZE - 1)) + 1, vma->vm_end);
 	struct vm_fault vmf = { .vma = vma, .address = address & PAGE_MASK, .pgoff = linear_page_index(vma, address) };
 
 	if (vma_is_anonymous(vma) || !vma->vm_ops->map_pages || userfaultfd_armed(vma) || vma->vm_flags & VM_RAND_READ)
