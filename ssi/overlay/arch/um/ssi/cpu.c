@@ -246,7 +246,7 @@ static void note_fault(struct uml_pt_regs *regs, struct ssi_fault *fault)
 
 	fault->address = regs->faultinfo.cr2;
 	if (!fault->frame)
-		fault->end = ssi_fault_ahead(&c->stream, fault->address, FAULT_WRITE(regs->faultinfo));
+		fault->end = ssi_fault_ahead(&c->stream, fault->address, FAULT_WRITE(regs->faultinfo), &fault->pages);
 }
 
 /* One stay in user mode; fault: the last one's, then this one's. */

@@ -35,6 +35,7 @@
 #define AHEAD_AFTER	2			/* faults in sequence */
 #define ALONE_AFTER	(HZ / 20)
 #define GIVE_PAGES	(AROUND_PAGES + AHEAD_PAGES)
+#define GIVE_DOUBLINGS	4U			/* of that, for a sequence of faults */
 
 static atomic64_t next_id;
 
@@ -178,7 +179,7 @@ static unsigned int give_around(struct mm_struct *mm, unsigned int node, const s
 				struct wire_map *maps, unsigned int count)
 {
 	unsigned long at = window_start(fault, AROUND_PAGES), end = window_end(fault, AROUND_PAGES);
-	unsigned long limit = min(at + GIVE_PAGES * PAGE_SIZE, (unsigned long)TASK_SIZE);
+	unsigned long limit = min(at + max(fault->pages, GIVE_PAGES) * PAGE_SIZE, (unsigned long)TASK_SIZE);
 	pte_t *pte = next_entry(mm, NULL, at);
 	struct wire_map *last = NULL;
 
@@ -377,7 +378,24 @@ static unsigned long next_fault(unsigned long at, unsigned long pages, bool writ
 	return at;
 }
 
-unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write)
+/*
+ * A node that looks ahead for frames (node/pager.c) does so only as far as it has mappings, and waits for the next ones as
+ * for any message: the more of them it has, the less often.  A fault within what was there to be given goes on as well:
+ * it was not given, because the frames do not follow each other.
+ */
+static unsigned long give_pages(struct ssi_stream *s, u64 id, unsigned long page, bool write)
+{
+	bool follows = s->mm == id && page > s->last && page <= s->given;
+	unsigned long pages;
+
+	s->gives = follows ? min(s->gives + 1, GIVE_DOUBLINGS) : 0;
+	pages = GIVE_PAGES << s->gives;
+	s->last = page;
+	s->given = next_fault(page, pages, write);
+	return pages;
+}
+
+unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write, unsigned long *give)
 {
 	u64 id = current->mm->context.ssi->id;
 	unsigned long pages, end = 0;
@@ -386,6 +404,7 @@ unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool 
 		return 0;
 	if (!write)
 		read_around(address);
+	*give = give_pages(s, id, address & PAGE_MASK, write);
 	s->faults = s->mm == id && s->next == (address & PAGE_MASK) ? s->faults + 1 : 0;
 	s->mm = id;
 	s->next = next_fault(address & PAGE_MASK, GIVE_PAGES, write);

@@ -164,6 +164,8 @@ struct ssi_stream {
 	__u64 mm;
 	unsigned long next;		/* address of the fault that would continue it */
 	unsigned int faults;		/* in sequence so far */
+	unsigned long last, given;	/* the last fault, and where what could be given with it ended */
+	unsigned int gives;		/* in sequence so far, up to a few */
 };
 
 /* --- cpu.c --- */
@@ -274,14 +276,15 @@ struct ssi_mm {
 /* What must be mapped before the next stay in user mode. */
 struct ssi_fault {
 	unsigned long address, end;	/* rights around address and up to end; 0: none */
+	unsigned long pages;		/* and up to so many, as far as one mapping goes */
 	bool frame;			/* pangead was asked for the frame, and does not know the page */
 };
 
 /*
  * The current task has faulted at address, and that has been seen to: fault on the pages that follow as well if they
- * are likely to be next.  Returns where those end for which this was done; may sleep.
+ * are likely to be next.  Returns where those end for which this was done, and *give, how many pages to give; may sleep.
  */
-unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write);
+unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write, unsigned long *give);
 /*
  * The current task's mm is about to run on a node: fill maps[WIRE_MAPS_MAX] with what must go and, if there was a
  * fault, with rights around it.  Returns the count; *epoch as in struct wire_run.
