@@ -110,13 +110,14 @@ void cache_fetch(struct dsm *d, unsigned from, const struct dsm_msg *msg)
 	struct dsm_msg grant = {
 		.type = DSM_GRANT, .state = msg->state, .requester = msg->requester, .pfn = msg->pfn,
 	};
+	const void *page = NULL;
 
 	(void)from;
 	frame_set_state(d, msg->pfn, keep);
-	grant.payload = d->config.ops->revoke(d->config.ctx, msg->pfn, have, keep, d->page);
+	grant.payload = d->config.ops->revoke(d->config.ctx, msg->pfn, have, keep, &page);
 	assert(grant.payload != DSM_PAYLOAD_NONE);
 	if (grant.payload == DSM_PAYLOAD_PAGE) {
-		grant.page = d->page;
+		grant.page = page;
 		d->stats.page_out++;
 	}
 	if (keep == DSM_INVALID)

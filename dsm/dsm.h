@@ -39,11 +39,13 @@ struct dsm_ops {
 	/*
 	 * Reduce this node's rights on a frame from `have` to `keep` (from Exclusive to Shared or Invalid, from
 	 * Shared to Invalid; Shared to Shared: only read); config.states says `keep` already, so that who looks
-	 * there and then makes an entry finds it gone.  If page is not NULL, copy what the frame holds after
-	 * the last store that could still happen to page[DSM_PAGE_SIZE].  Returns DSM_PAYLOAD_ZERO if that
-	 * is all zero (page may then hold anything), else DSM_PAYLOAD_PAGE; DSM_PAYLOAD_NONE if page is NULL.
+	 * there and then makes an entry finds it gone.  If page is not NULL, *page is where what the frame holds
+	 * after the last store that could still happen can be read: by send(), which is told it next, and not
+	 * necessarily before.  Returns DSM_PAYLOAD_ZERO if that is all zero (*page may then be anything), else
+	 * DSM_PAYLOAD_PAGE; DSM_PAYLOAD_NONE if page is NULL.
 	 */
-	enum dsm_payload (*revoke)(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep, void *page);
+	enum dsm_payload (*revoke)(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep,
+				   const void **page);
 	/*
 	 * This node is about to hold `state`, and config.states says so afterwards.  With DSM_PAYLOAD_ZERO or _PAGE it was Invalid before and the payload
 	 * is what the frame holds; with DSM_PAYLOAD_NONE it has the content already (Shared to Exclusive).

@@ -85,7 +85,6 @@ struct dsm {
 	struct dsm_msg self_queue[SELF_MAX];
 	unsigned self_first, self_count;
 	struct dsm_stats stats;
-	uint8_t page[DSM_PAGE_SIZE];	/* on its way from revoke() to send() */
 };
 
 static inline nodeset node_bit(unsigned node)

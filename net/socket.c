@@ -4,7 +4,8 @@
  *
  * Input goes through one buffer, so that one read() usually brings whole messages; a message is handed out
  * where it lies.  The unread rest is moved to the front only when the longest message would not fit behind
- * it.
+ * it.  Of a message that has begun only the rest is read, so that long ones, which come in a stream, all lie at the front:
+ * what is there is still in a CPU's cache.
  *
  * Output is written at once by the sender.  What the socket does not take is queued, and while
  * anything is queued everything else queues up behind it, until flush has written it.
@@ -23,9 +24,10 @@
 
 #include "transport.h"
 
-#define RX_SIZE		(128u << 10)
+#define RX_SIZE		(1u << 20)
+#define RX_READ		(64u << 10)
 
-_Static_assert(RX_SIZE >= 4 * WIRE_LENGTH_MAX, "compaction is rare");
+_Static_assert(RX_SIZE >= 2 * WIRE_GRANT_LENGTH_MAX && RX_READ <= WIRE_GRANT_LENGTH_MAX, "compaction is rare");
 
 struct socket_link {
 	struct link link;
@@ -240,19 +242,28 @@ static int first_message(struct socket_link *s, const struct wire_hdr **msg)
 	return (int)hdr->length;
 }
 
+/* How many bytes to read: what a message that is not whole lacks, or whatever there is. */
+static size_t wanted(const struct socket_link *s)
+{
+	const struct wire_hdr *hdr = (const void *)(s->rx + s->rx_start);
+	size_t have = s->rx_end - s->rx_start;
+
+	return have < sizeof(*hdr) ? RX_READ : hdr->length - have;
+}
+
 static int read_more(struct socket_link *s)
 {
 	ssize_t n;
 
 	if (s->rx_start == s->rx_end) {
 		s->rx_start = s->rx_end = 0;
-	} else if (RX_SIZE - s->rx_start < WIRE_LENGTH_MAX) {
+	} else if (RX_SIZE - s->rx_start < WIRE_GRANT_LENGTH_MAX) {
 		memmove(s->rx, s->rx + s->rx_start, s->rx_end - s->rx_start);
 		s->rx_end -= s->rx_start;
 		s->rx_start = 0;
 	}
 	do {
-		n = recv(s->fd, s->rx + s->rx_end, RX_SIZE - s->rx_end, MSG_DONTWAIT);
+		n = recv(s->fd, s->rx + s->rx_end, wanted(s), MSG_DONTWAIT);
 	} while (n < 0 && errno == EINTR);
 	if (n > 0) {
 		s->rx_end += n;

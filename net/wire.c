@@ -20,6 +20,7 @@
 
 #define ANY_PURPOSE	0xffffu
 #define ON(purpose)	(1u << (purpose))
+#define COHERENCE	(ON(WIRE_PURPOSE_DSM) | ON(WIRE_PURPOSE_BULK))
 
 struct rule {
 	unsigned purposes;	/* bit mask of enum wire_purpose */
@@ -47,7 +48,7 @@ static const char *check_hello(const struct wire_hdr *hdr)
 		return "HELLO without Pangea's magic number";
 	if (m->version != WIRE_VERSION)
 		return "HELLO of another protocol version";
-	if (m->purpose < WIRE_PURPOSE_CONTROL || m->purpose > WIRE_PURPOSE_DSM)
+	if (m->purpose < WIRE_PURPOSE_CONTROL || m->purpose > WIRE_PURPOSE_BULK)
 		return "HELLO with an unknown purpose";
 	if (m->node >= WIRE_NODES_MAX && !(m->purpose == WIRE_PURPOSE_CONTROL && m->node == 0xffff))
 		return "HELLO with a node number out of range";
@@ -239,9 +240,9 @@ static const char *check_dsm(const struct wire_hdr *hdr)
 	static const __u8 zero[sizeof(((struct wire_dsm *)0)->reserved)];
 	const struct wire_dsm *m = (const void *)hdr;
 	bool grant = hdr->type == WIRE_GRANT;
-	bool page = hdr->length == sizeof(*m) + WIRE_PAGE_SIZE;
+	uint32_t count = 1 + m->more, pages = m->payload == WIRE_PAYLOAD_PAGE ? count : 0;
 
-	if (m->pfn >= PFN_LIMIT)
+	if (m->pfn >= PFN_LIMIT || count > PFN_LIMIT - m->pfn)
 		return "coherence message with a frame out of range";
 	if (m->state > 2 || (m->state == 0 && (grant || hdr->type == WIRE_GET)))
 		return "coherence message with an unknown state";
@@ -251,9 +252,7 @@ static const char *check_dsm(const struct wire_hdr *hdr)
 		return "coherence message with an unknown payload";
 	if (memcmp(m->reserved, zero, sizeof(zero)))
 		return "coherence message with a reserved field set";
-	if (!page && hdr->length != sizeof(*m))
-		return "coherence message with a part of a page";
-	if (page != (m->payload == WIRE_PAYLOAD_PAGE))
+	if (hdr->length != sizeof(*m) + pages * WIRE_PAGE_SIZE)
 		return "coherence message whose length does not match its payload";
 	return NULL;
 }
@@ -284,19 +283,20 @@ static const struct rule rules[] = {
 	[WIRE_CLOCK_STOP] = { ON(WIRE_PURPOSE_MM), FIXED(wire_clock_stop), true, check_clock_stop },
 	[WIRE_ACK]	= { ON(WIRE_PURPOSE_MM), FIXED(wire_ack), true, check_header_only },
 
-	[WIRE_GET]	= { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },
-	[WIRE_FETCH]	= { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },
-	[WIRE_INVALIDATE] = { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },
-	[WIRE_INVALIDATE_ACK] = { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },
-	[WIRE_GRANT]	= { ON(WIRE_PURPOSE_DSM), sizeof(struct wire_dsm),
-			    sizeof(struct wire_dsm) + WIRE_PAGE_SIZE, false, check_dsm },
-	[WIRE_DONE]	= { ON(WIRE_PURPOSE_DSM), FIXED(wire_dsm), false, check_dsm },
+	[WIRE_GET]	= { COHERENCE, FIXED(wire_dsm), false, check_dsm },
+	[WIRE_FETCH]	= { COHERENCE, FIXED(wire_dsm), false, check_dsm },
+	[WIRE_INVALIDATE] = { COHERENCE, FIXED(wire_dsm), false, check_dsm },
+	[WIRE_INVALIDATE_ACK] = { COHERENCE, FIXED(wire_dsm), false, check_dsm },
+	[WIRE_GRANT]	= { COHERENCE, sizeof(struct wire_dsm), WIRE_GRANT_LENGTH_MAX, false, check_dsm },
+	[WIRE_DONE]	= { COHERENCE, FIXED(wire_dsm), false, check_dsm },
 };
 
 #define RULE_COUNT (sizeof(rules) / sizeof(rules[0]))
 
 _Static_assert(sizeof(struct wire_run) + WIRE_MAPS_MAX * sizeof(struct wire_map) + WIRE_FP_MAX <=
 	       WIRE_LENGTH_MAX, "the longest RUN fits");
+_Static_assert(sizeof(struct wire_dsm) + WIRE_PAGES_MAX * WIRE_PAGE_SIZE == WIRE_GRANT_LENGTH_MAX,
+	       "the longest GRANT");
 
 const char *wire_check_length(const struct wire_hdr *hdr, enum wire_purpose purpose)
 {

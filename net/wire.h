@@ -10,7 +10,8 @@
  *   cpu  kernel half of one CPU <-> its executor on the CPU's node.  RUN is answered by one EVENT, COPY by
  *        one COPIED.
  *   mm   kernel -> node, one per node.  REVOKE, DISCARD and CLOCK_STOP are answered by ACK, in order.
- *   dsm  node <-> node, the coherence protocol of doc/coherence.md.
+ *   dsm  node <-> node, the coherence protocol of doc/coherence.md: what somebody waits for.
+ *   bulk node <-> node, the same messages: what was asked for ahead, and all that follows from it.
  * Every connection starts with HELLO from the side that connected, answered by WELCOME or REFUSE.
  *
  * This header is also compiled into the kernel, so it includes <linux/types.h> only.
@@ -25,7 +26,7 @@
 #endif
 
 #define WIRE_MAGIC		0x61676e50u	/* "Pnga" */
-#define WIRE_VERSION		4
+#define WIRE_VERSION		5
 #define WIRE_PAGE_SIZE		4096
 #define WIRE_NODES_MAX		16
 #define WIRE_CPUS_MAX		64
@@ -34,7 +35,9 @@
 #define WIRE_RANGES_MAX		256		/* frame ranges in one DISCARD */
 #define WIRE_COPY_MAX		12288		/* bytes of user memory in one COPY */
 #define WIRE_SEGMENTS_MAX	4		/* pieces of it */
-#define WIRE_LENGTH_MAX		16384		/* of any message */
+#define WIRE_FRAMES_MAX		256		/* in one message of the coherence protocol */
+#define WIRE_PAGES_MAX		64		/* in one GRANT */
+#define WIRE_LENGTH_MAX		16384		/* of any message but GRANT */
 #define WIRE_REASON_MAX		160		/* bytes of text in REFUSE */
 
 enum wire_type {
@@ -54,7 +57,7 @@ enum wire_type {
 	WIRE_DISCARD	= 35,
 	WIRE_ACK	= 36,
 	WIRE_CLOCK_STOP	= 37,
-	/* dsm channel */
+	/* dsm and bulk channel */
 	WIRE_GET	= 48,
 	WIRE_FETCH	= 49,
 	WIRE_INVALIDATE	= 50,
@@ -68,6 +71,7 @@ enum wire_purpose {
 	WIRE_PURPOSE_CPU	= 2,
 	WIRE_PURPOSE_MM		= 3,
 	WIRE_PURPOSE_DSM	= 4,
+	WIRE_PURPOSE_BULK	= 5,
 };
 
 struct wire_hdr {
@@ -243,19 +247,24 @@ struct wire_ack {
 enum wire_payload {
 	WIRE_PAYLOAD_NONE	= 0,	/* the receiver's copy is current */
 	WIRE_PAYLOAD_ZERO	= 1,	/* the page is all zero */
-	WIRE_PAYLOAD_PAGE	= 2,	/* 4096 bytes follow */
+	WIRE_PAYLOAD_PAGE	= 2,	/* 4096 bytes follow for each frame */
 };
 
-/* All six messages of the coherence protocol; only GRANT may carry a page. */
+/*
+ * All six messages of the coherence protocol; only GRANT may carry pages.  One about several frames means as many that
+ * differ in their frame only, in the order of the frames.
+ */
 struct wire_dsm {
 	struct wire_hdr hdr;
-	__le64 pfn;
+	__le64 pfn;		/* and so many that follow: */
 	__u8 state;		/* 1 Shared, 2 Exclusive: wanted, granted, or (FETCH) what the requester gets */
 	__u8 requester;		/* node */
 	__u8 payload;		/* enum wire_payload, GRANT only */
-	__u8 reserved[5];
-	/* __u8 page[WIRE_PAGE_SIZE]; */
+	__u8 more;
+	__u8 reserved[4];
+	/* __u8 pages[1 + more][WIRE_PAGE_SIZE]; */
 };
+#define WIRE_GRANT_LENGTH_MAX	(32 + WIRE_PAGES_MAX * WIRE_PAGE_SIZE)
 
 #define WIRE_ASSERT_SIZE(type, size) \
 	_Static_assert(sizeof(struct type) == (size), #type " changed size on the wire")

@@ -182,34 +182,40 @@ void executor_interrupt(struct machine *m, unsigned cpu, uint64_t run)
 
 /* --- running --- */
 
-/* The pages that follow a fault, as far as they are mapped.  mm.lock held. */
-static unsigned pages_ahead(struct run *r, const struct waiter *w, struct ahead *pages)
+/* The pages from there on, as far as they are mapped.  mm.lock held. */
+static unsigned pages_ahead(struct run *r, uint64_t address, enum dsm_state want, struct ahead *pages, unsigned count)
 {
-	unsigned count = stream_advance(&r->executor->stream, w->address), n;
+	uint64_t marker = r->executor->stream.marker;
+	unsigned n;
 
-	for (n = 0; n < count; n++) {
-		uint64_t address = w->address + (n + 1) * NODE_PAGE_SIZE;
+	for (n = 0; n < count; n++, address += NODE_PAGE_SIZE) {
 		struct mapping mapping = mm_lookup(r->mm, address);
 
 		if (!mapping.prot)
 			break;
-		pages[n] = (struct ahead){ address, mapping.pfn, w->want };
+		pages[n] = (struct ahead){ address == marker ? 0 : address, mapping.pfn, want };
 		if (!(mapping.prot & PROT_WRITE))
 			pages[n].want = DSM_SHARED;
 	}
 	return n;
 }
 
+/* In steps: what the first brings is not to wait for the last. */
 static void look_ahead(struct run *r, const struct waiter *fault)
 {
-	struct ahead pages[AHEAD_MAX];
-	unsigned count;
+	struct stream *s = &r->executor->stream;
+	unsigned left, count, done;
+	struct ahead pages[AHEAD_STEP];
 
-	pthread_mutex_lock(&r->mm->lock);
-	count = pages_ahead(r, fault, pages);
-	if (count)
-		pager_ahead(r->executor->machine, r->mm->uffd, pages, count);
-	pthread_mutex_unlock(&r->mm->lock);
+	left = stream_advance(s, fault->address, fault->want == DSM_SHARED ? AHEAD_READ_MAX : AHEAD_MAX);
+	for (done = 1; left && done; left -= done) {
+		count = left < AHEAD_STEP ? left : AHEAD_STEP;
+		pthread_mutex_lock(&r->mm->lock);
+		count = pages_ahead(r, s->end, fault->want, pages, count);
+		done = pager_ahead(r->executor->machine, r->mm, pages, count);
+		pthread_mutex_unlock(&r->mm->lock);
+		s->end += done * NODE_PAGE_SIZE;
+	}
 }
 
 /* For people: which page it was that had to be waited for. */
@@ -504,7 +510,7 @@ static void *executor_thread(void *arg)
 	int ret = 0;
 
 	pin_thread(x->cpu, 0);
-	hurry_thread(0);
+	hurry_thread(0, HURRY_MUCH);
 	while (!ret) {
 		ret = link_recv_wait(x->link, &msg, -1);
 		if (ret > 0)

@@ -305,7 +305,7 @@ static void on_connected(void *ctx, int fd, const struct wire_hello *hello, cons
 	else if (hello->purpose == WIRE_PURPOSE_MM)
 		h->channels.mm[hello->node] = fd;
 	else
-		host_attach_dsm(h, fd, h->node[hello->node]);
+		host_attach_dsm(h, fd, h->node[hello->node], hello->purpose);
 }
 
 static void on_refused(void *ctx, const char *from, const char *why)

@@ -30,7 +30,7 @@ struct peer {
 	unsigned number;
 	struct control_conn *conn;
 	unsigned silent;		/* ticks since it was heard; of a candidate since it connected */
-	bool dsm;			/* its dsm channel is attached */
+	bool dsm, bulk;			/* its channel is attached */
 	char from[ADDRESS_TEXT_MAX];
 	char name[CONTROL_NAME_MAX + 1], address[CONTROL_NAME_MAX + 1], kernel[CONTROL_NAME_MAX + 1];
 	struct machine_stats stats;
@@ -88,7 +88,7 @@ void host_peer_prepared(struct peer *p);
 void host_peer_ready(struct peer *p);
 /* What a connection's HELLO asks for: NULL to welcome it. */
 const char *host_judge(void *ctx, const struct wire_hello *hello);
-void host_attach_dsm(struct host *h, int fd, struct peer *p);
+void host_attach_dsm(struct host *h, int fd, struct peer *p, enum wire_purpose purpose);
 
 /* --- status.c --- */
 

@@ -31,6 +31,8 @@ static const char *judge_channel(struct host *h, const struct wire_hello *hello)
 	}
 	if (hello->purpose == WIRE_PURPOSE_MM)
 		return h->channels.mm[hello->node] < 0 ? NULL : "that node has its mm channel already";
+	if (hello->purpose == WIRE_PURPOSE_BULK)
+		return h->node[hello->node]->bulk ? "that node has its bulk channel already" : NULL;
 	return h->node[hello->node]->dsm ? "that node has its dsm channel already" : NULL;
 }
 
@@ -45,17 +47,18 @@ const char *host_judge(void *ctx, const struct wire_hello *hello)
 	return NULL;
 }
 
-void host_attach_dsm(struct host *h, int fd, struct peer *p)
+void host_attach_dsm(struct host *h, int fd, struct peer *p, enum wire_purpose purpose)
 {
+	bool *attached = purpose == WIRE_PURPOSE_BULK ? &p->bulk : &p->dsm;
 	struct link *link;
 	char name[64];
 	int ret = -ENOMEM;
 
 	snprintf(name, sizeof(name), "node %u (%.40s)", p->number, p->name);
-	link = link_socket_new(fd, WIRE_PURPOSE_DSM, name);
+	link = link_socket_new(fd, purpose, name);
 	if (link)
 		ret = machine_attach_dsm(h->machine, p->number, link);
-	p->dsm = !ret;
+	*attached = !ret;
 	if (!ret)
 		return;
 	if (link)
@@ -84,6 +87,8 @@ static const char *missing_channel(const struct host *h, const struct peer *p)
 			return "cpu";
 	if (h->channels.mm[p->number] < 0)
 		return "mm";
+	if (!p->bulk)
+		return "bulk";
 	return p->dsm ? NULL : "dsm";
 }
 

@@ -50,7 +50,7 @@ struct machine *machine_new(const struct machine_config *config, char *err, size
 		return NULL;
 	}
 	m->config = *config;
-	m->peers_event = -1;
+	m->urgent.event = m->bulk.event = -1;
 	init_locks(m);
 	context_layout_init(&m->context);
 	ret = stubs_open_arena(m);
@@ -177,8 +177,10 @@ void machine_get_stats(struct machine *m, struct machine_stats *stats)
 		add_link(&stats->kernel_bytes_in, &stats->kernel_bytes_out, x->link);
 	}
 	add_link(&stats->kernel_bytes_in, &stats->kernel_bytes_out, m->mm_link);
-	for (unsigned i = 0; i < m->config.layout.nodes; i++)
-		add_link(&stats->bytes_in, &stats->bytes_out, m->peer[i]);
+	for (unsigned i = 0; i < m->config.layout.nodes; i++) {
+		add_link(&stats->bytes_in, &stats->bytes_out, m->urgent.link[i]);
+		add_link(&stats->bytes_in, &stats->bytes_out, m->bulk.link[i]);
+	}
 	add_core(stats, m);
 	add_waits(stats, m);
 	pthread_mutex_lock(&m->hot_lock);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Inside of machine.c, executor.c, mm.c, stubs.c, pager.c and peers.c.
+ * Inside of machine.c, executor.c, mm.c, stubs.c, pager.c, combine.c and peers.c.
  *
  * Threads of a node: one executor per CPU (executor.c), one for the mm channel (mm.c), one for the dsm
- * links (peers.c), one that starts stubs and takes them back (stubs.c), and on node 0 one that reads the kernel's userfaultfd
- * (pager.c).
+ * links and one for the bulk links (peers.c), one that starts stubs and takes them back (stubs.c), and on node 0 one that
+ * reads the kernel's userfaultfd (pager.c).
  *
  * Lock order: machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock, clock.lock,
  * machine.hot_lock and machine.reap_lock are leaves.  No lock is held while waiting for another node; mm.lock is held while
@@ -64,6 +64,8 @@ struct mapping { uint64_t pfn; uint32_t prot; };	/* prot 0: none */
 
 /* The mm of that id, its stub made if there is none yet.  NULL: no stub could be made (said in the log). */
 struct mm *mm_get(struct machine *m, uint64_t id);
+/* Likewise, but NULL if it has no stub. */
+struct mm *mm_find_started(struct machine *m, uint64_t id);
 void mm_put(struct machine *m, struct mm *mm);
 /*
  * Carry out map operations in order, without those that give rights if a REVOKE newer than epoch has come.
@@ -137,29 +139,37 @@ struct waits {
 };
 
 /*
- * Someone who faults on one page after the other gets the next ones before asking (pager.c).
+ * Someone who faults on one page after the other gets the next ones before asking (pager.c).  [marker, end) was
+ * asked for last; the page at marker is left without an entry, so that its use shows that more will be wanted.
  */
-#define AHEAD_MAX 16
+#define AHEAD_MAX	16		/* pages at a time */
+#define AHEAD_READ_MAX	512		/* likewise, where reading takes them from nobody */
+#define AHEAD_STEP	128		/* to pager_ahead() at a time */
 
 struct stream {
-	uint64_t next;			/* address of the fault that would continue it */
+	uint64_t next;			/* address of the fault that would begin or continue it */
 	unsigned run;			/* faults in sequence so far */
+	unsigned window;		/* pages asked for last; 0: none */
+	uint64_t marker, end;
 };
 
 /* What so many of a hundred have not exceeded, in ns. */
 uint64_t waits_percentile(const struct waits *w, unsigned percent);
 
-struct ahead { uint64_t address, pfn; enum dsm_state want; };
+struct ahead { uint64_t address, pfn; enum dsm_state want; };	/* address 0: needs no entry */
 
-/* A fault at this address: how many pages to look ahead, at most AHEAD_MAX. */
-unsigned stream_advance(struct stream *s, uint64_t address);
-/* Map what is held already, ask for the rest without waiting.  The mm.lock of uffd's mm held. */
-void pager_ahead(struct machine *m, int uffd, const struct ahead *pages, unsigned count);
+/* A fault at this address: how many pages, at most so many, to look ahead from s->marker on. */
+unsigned stream_advance(struct stream *s, uint64_t address, unsigned most);
+/*
+ * Map what is held already, ask for the rest without waiting; it is mapped when it comes.  mm NULL: the kernel; else
+ * mm.lock is held.  Returns how many of the pages there was room for.
+ */
+unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead *pages, unsigned count);
 
 /* 0: mapped, go on; 1: the slot is resumed (or the kernel woken) as soon as the frame is here; -errno. */
 int pager_fault(struct machine *m, struct waiter *w);
 /* Spare the faults on those of the frames from pfn on that this node holds already.  mm.lock held. */
-void pager_map_held(struct machine *m, int uffd, uint64_t address, uint64_t pfn, uint64_t pages);
+void pager_map_held(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, uint64_t pages);
 /*
  * Read or write user memory for the kernel: as many of the segments, in order, as this node holds the frames of.
  * data: their bytes, one segment after the other.  Returns how many; *bytes: of these.
@@ -181,10 +191,75 @@ void frames_unlock(struct machine *m);
 void pager_settle(struct machine *m);
 void pager_discard(struct machine *m, const struct wire_range *ranges, unsigned count);
 uint64_t pager_present(const struct machine *m);
+/* No store to these frames can happen any more.  frames_lock held. */
+void pager_protect(struct machine *m, uint64_t pfn, unsigned count);
+void pager_write(struct machine *m, uint64_t pfn, const void *pages, unsigned count);
+/*
+ * Likewise, and make the entries to read them.  The mm shows these frames there, and its lock is held too.  false: not
+ * all of them has been done.
+ */
+bool pager_write_mapped(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, const void *pages,
+			unsigned count);
+/* The mm has a stub with this userfaultfd, or, -1, has none any more.  No lock held. */
+void pager_stub(struct machine *m, const struct mm *mm, int uffd);
+
+/* --- combine.c: the core's actions for many frames --- */
+
+struct arrival { uint64_t mm, address, pfn; unsigned count; };
+
+#define ARRIVALS_MAX 8
+
+struct combined {			/* frames_lock, but for the last three */
+	bool on;
+	uint64_t now;
+	/* the same message about so many frames, from msg.pfn on, has not been sent */
+	unsigned to, count;
+	struct dsm_msg msg;
+	bool lent;			/* its pages are where the frame cache has them */
+	bool writable;			/* and can still be written */
+	/* so many pages that have come have not been written to the frame cache */
+	uint64_t pfn;
+	const uint8_t *pages;
+	unsigned page_count;
+	/* the bulk thread's: have come and are not mapped; and whose lock it holds, or NULL */
+	struct arrival arrivals[ARRIVALS_MAX];
+	unsigned arrival_count;
+	struct mm *mm;
+};
+
+/* Between these, with frames_lock held throughout. */
+void combine_begin(struct machine *m, uint64_t now);
+void combine_end(struct machine *m);
+/* The time, which meanwhile stands still. */
+uint64_t combine_now(const struct machine *m);
+/* What the core does meanwhile (dsm.h).  combine_lend: false: there is nothing to be put off. */
+bool combine_lend(struct machine *m, uint64_t pfn, enum dsm_state have, const void **page);
+void combine_send(struct machine *m, unsigned to, const struct dsm_msg *msg);
+void combine_install(struct machine *m, uint64_t pfn, const void *page);
+void combine_ready(struct machine *m, uint64_t pfn);
+/* Nothing is put off any more. */
+void combine_flush(struct machine *m);
+/*
+ * For the bulk thread, around what it receives.  Before, with no lock held: take that of the mm for which this frame was
+ * asked, if there is one.  Afterwards: map what came, and give the lock back.
+ */
+void combine_prepare(struct machine *m, uint64_t pfn);
+void combine_map(struct machine *m);
 
 /* --- peers.c --- */
 
+/* The links of one purpose to all other nodes, and the thread that receives from them. */
+struct peers {
+	struct machine *machine;
+	struct link *link[WIRE_NODES_MAX];
+	int event;			/* eventfd: a link was added or has output, or an earlier deadline */
+	pthread_t thread;
+	bool started;
+};
+
 void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg);
+/* The same message about so many frames; its pages follow each other.  Over the bulk link. */
+void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, unsigned count);
 /* What peers_send() put off; frames_lock not held. */
 void peers_send_deferred(struct machine *m);
 void peers_kick(struct machine *m);
@@ -236,8 +311,12 @@ void executors_stop(struct machine *m);
 
 /* Keep a thread (0: the calling one) where the host runs this CPU of the machine. */
 void pin_thread(unsigned cpu, pid_t tid);
-/* Let a thread run as soon as it is woken, even when user code keeps its CPU busy; what it starts is not like that. */
-void hurry_thread(pid_t tid);
+/*
+ * Let a thread run as soon as it is woken, even when user code keeps its CPU busy; what it starts is not like that.
+ * Who waits for HURRY_LITTLE has asked before it had to.
+ */
+enum hurry { HURRY_LITTLE = 1, HURRY_MUCH = 2 };
+void hurry_thread(pid_t tid, enum hurry hurry);
 
 /* --- machine.c --- */
 
@@ -247,9 +326,14 @@ void hurry_thread(pid_t tid);
 
 struct deferred { unsigned to; struct dsm_msg msg; };
 
-/* A GET under way. More than these are not looked ahead for: one for each CPU, and for the kernel's. */
-#define ASKED_MAX (2 * WIRE_CPUS_MAX + AHEAD_MAX * WIRE_CPUS_MAX)
-struct asked { uint64_t pfn, number, since; };
+/* A GET under way; more than half of these are not looked ahead for. */
+#define ASKED_MAX 8192
+#define ASKED_ANSWERED (~0ull)
+struct asked { uint64_t pfn, since; };
+
+/* A page that was looked ahead for; a hint, and found by pfn % EXPECTED_MAX. */
+#define EXPECTED_MAX 4096
+struct expected { uint64_t pfn, address, mm; };
 
 struct machine {
 	struct machine_config config;
@@ -284,7 +368,13 @@ struct machine {
 	uint8_t *frames;		/* the frame cache, for copies (pager_copy()); never registered */
 	int rights_fd;			/* of the kernel host: dsm's states, which the kernel looks at */
 	uint8_t *rights;
-	int pipe[2];			/* carries a page past its removal from the frame cache */
+	int pipe[2];			/* carries pages past their removal from the frame cache */
+	unsigned pipe_pages;		/* so many, at most WIRE_PAGES_MAX */
+	uint8_t *taken;			/* where they are read to */
+	uint64_t *shown;		/* not on node 0: where a frame has an entry (pager.c) */
+	int *stub_uffd;			/* 1 + the userfaultfd of the stub with the control area of this number */
+	struct combined combined;
+	struct expected expected[EXPECTED_MAX];
 	struct waiter *pending[WAITER_HASH];
 	struct waiter *done;
 	struct deferred deferred[DEFERRED_MAX];	/* messages that may wait until stubs are resumed */
@@ -292,9 +382,9 @@ struct machine {
 	uint64_t deadline;		/* when dsm_tick() is next due, as the peers thread knows it */
 	pthread_cond_t discards_done;
 	uint64_t discards;		/* under way */
-	struct asked asked[ASKED_MAX];	/* GETs under way to other nodes, in order */
-	unsigned asked_count;
-	uint64_t asks, asked_ns;	/* so far; from asking to answer, of those answered */
+	struct asked asked[ASKED_MAX];	/* GETs to other nodes, in order, at their number % ASKED_MAX */
+	uint64_t asked_first, asked_end;	/* numbers; the first is under way, pfn ASKED_ANSWERED of others not */
+	uint64_t asks, asked_ns;	/* so far, numbered or not; from asking to answer, of those answered */
 	pthread_cond_t asked_less;
 	struct waits waits, kernel_waits;
 	uint8_t *exposed;		/* node 0: chunk of the kernel's memory is registered */
@@ -304,10 +394,7 @@ struct machine {
 	pthread_t kernel_thread;
 	struct stream kernel_stream;	/* kernel_thread's */
 
-	struct link *peer[WIRE_NODES_MAX];
-	int peers_event;		/* eventfd: a link was added or has output, or an earlier deadline */
-	pthread_t peers_thread;
-	bool peers_started;
+	struct peers urgent, bulk;
 
 	struct executor executors[WIRE_CPUS_MAX];
 };

@@ -52,7 +52,7 @@ struct member {
 	char addresses[WIRE_NODES_MAX][ADDRESS_TEXT_MAX];
 	struct trouble *trouble;
 	struct machine *machine;
-	bool dsm[WIRE_NODES_MAX];	/* attached */
+	bool dsm[WIRE_NODES_MAX], bulk[WIRE_NODES_MAX];	/* attached */
 	struct outgoing *outgoing;
 	char reason[256];		/* of a failure here that node 0 has been told */
 };
@@ -120,14 +120,14 @@ static const char *judge(void *ctx, const struct wire_hello *hello)
 {
 	struct member *m = ctx;
 
-	if (hello->purpose != WIRE_PURPOSE_DSM)
-		return "this is not node 0: it takes dsm channels only";
+	if (hello->purpose != WIRE_PURPOSE_DSM && hello->purpose != WIRE_PURPOSE_BULK)
+		return "this is not node 0: it takes dsm and bulk channels only";
 	if (!m->machine || memcmp(hello->machine, m->layout.machine, sizeof(hello->machine)))
 		return "this node does not belong to that machine";
 	if (hello->node >= m->layout.nodes || hello->node <= m->layout.self)
-		return "a dsm channel from that node is not expected here";
-	if (m->dsm[hello->node])
-		return "that node has its dsm channel already";
+		return "a channel from that node is not expected here";
+	if (hello->purpose == WIRE_PURPOSE_BULK ? m->bulk[hello->node] : m->dsm[hello->node])
+		return "that node has its channel already";
 	return NULL;
 }
 
@@ -152,6 +152,8 @@ static int attach(struct member *m, int fd, enum wire_purpose purpose, unsigned 
 		link->ops->free(link);
 	else if (purpose == WIRE_PURPOSE_DSM)
 		m->dsm[peer] = true;
+	else if (purpose == WIRE_PURPOSE_BULK)
+		m->bulk[peer] = true;
 	return ret;
 }
 
@@ -252,7 +254,7 @@ static void connect_channels(struct member *m)
 	for (i = 0; i < own->cpu_count && ok; i++)
 		ok = connect_channel(m, WIRE_PURPOSE_CPU, 0, own->cpu_start + i);
 	for (i = 0; i < m->layout.self && ok; i++)
-		ok = connect_channel(m, WIRE_PURPOSE_DSM, i, 0);
+		ok = connect_channel(m, WIRE_PURPOSE_DSM, i, 0) && connect_channel(m, WIRE_PURPOSE_BULK, i, 0);
 }
 
 /* --- node 0's messages --- */

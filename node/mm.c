@@ -279,7 +279,7 @@ static int batch_flush(struct batch *b)
 		return drop_all(b);
 	for (const struct stub_op *op = b->op; op < b->op + count && ret == STUB_RESULT_DONE; op++)
 		if (op->kind != STUB_OP_UNMAP)
-			pager_map_held(b->machine, b->mm->uffd, op->addr, op->offset / NODE_PAGE_SIZE,
+			pager_map_held(b->machine, b->mm, op->addr, op->offset / NODE_PAGE_SIZE,
 				       op->length / NODE_PAGE_SIZE);
 	return result_error(ret);
 }
@@ -388,8 +388,10 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 	if (!ret)
 		ret = batch_flush(&b);
 	disown_service(mm);
-	if (ret)
-		log_line(LOG_WARNING, "mm %llu: mapping failed: %s", (unsigned long long)mm->id, strerror(-ret));
+	if (!ret)
+		return 0;
+	table_clear_range(mm, 0, STUB_USER_END);	/* who knows what is there */
+	log_line(LOG_WARNING, "mm %llu: mapping failed: %s", (unsigned long long)mm->id, strerror(-ret));
 	return ret;
 }
 
@@ -647,7 +649,7 @@ void *mm_channel_thread(void *arg)
 	int ret = 0;
 
 	pin_thread(own_node(m)->cpu_start, 0);
-	hurry_thread(0);
+	hurry_thread(0, HURRY_MUCH);
 	while (!ret) {
 		ret = link_recv_wait(m->mm_link, &msg, -1);
 		if (ret > 0)

@@ -83,7 +83,7 @@ struct machine_stats {
 struct machine *machine_new(const struct machine_config *config, char *err, size_t err_size);
 
 /* Hand over connected links whose HELLO has been exchanged.  Any thread.  0 or -errno. */
-int machine_attach_dsm(struct machine *m, unsigned peer, struct link *link);
+int machine_attach_dsm(struct machine *m, unsigned peer, struct link *link);	/* purpose DSM or BULK */
 int machine_attach_cpu(struct machine *m, unsigned cpu, struct link *link);	/* a CPU of this node */
 int machine_attach_mm(struct machine *m, struct link *link);
 

@@ -8,15 +8,22 @@
  * faults, so a page-table entry exists only because map_frame() made it: default deny.  On the kernel host the kernel
  * makes entries too, of frames that are held, before it registers the mapping (ssi/overlay/arch/um/ssi/map.c).
  *
- *   give rights   UFFDIO_CONTINUE, write-protected for Shared, plain for Exclusive
+ *   give rights   UFFDIO_CONTINUE, write-protected for Shared, plain for Exclusive; or, with a content that has just come
+ *                 for somebody who reads, UFFDIO_COPY
  *   Shared -> Exclusive   remove the protection at the address that faulted; others fault in turn
- *   Exclusive -> less     splice the page into a pipe, punch it out, read the pipe.  The hole takes away
+ *   Exclusive -> Invalid  splice the page into a pipe, punch it out, read the pipe.  The hole takes away
  *                         every page-table entry on this host; a store that raced with it went to the page
- *                         that the pipe holds, so none is lost.  Shared is then written back.
+ *                         that the pipe holds, so none is lost.
+ *   Exclusive -> Shared   write-protect the only entry, many frames at a time if it can be; or else as above,
+ *                         and the page is then written back
  *   Shared -> Invalid     punch
  *
- * Punching for Exclusive -> Shared as well costs the old owner a minor fault, and saves a reverse map from
- * frames to (stub, address), which write-protecting in place would need.
+ * Where the only entry of a frame is, m->shown tells on all nodes but the kernel host, where the kernel makes entries
+ * too.  It is kept under frames_lock, like every CONTINUE: 0 means that no entry was made since the frame was last
+ * punched; a stub and an address, that all that were made were made there; SHOWN_MANY, anything.  So there never is an
+ * entry elsewhere than it says.  What it says may be out of date the other way: the address may be unmapped, or show
+ * another frame, which then faults once in vain, or the stub may have another process by now, which is the same.
+ * Where it cannot be protected, because it is not registered (any more) or a process ends, the frame is punched.
  *
  * A stub's fault arrives as SIGBUS in the stub (executor.c), the kernel's as an event on its
  * userfaultfd (kernel_thread below).  Whoever needs a frame is a struct waiter; when the frame comes, the
@@ -88,16 +95,41 @@ static struct waiter **pending_bucket(struct machine *m, uint64_t pfn)
 
 /* --- the frame file --- */
 
+/* m->shown, where it is neither 0 nor this: STUB_SHOWN(stub, address) */
+#define SHOWN_MANY	(~0ull)
+#define SHOWN_ADDRESS	36		/* bits of a page's number */
+
+static uint64_t shown_at(const struct mm *mm, uint64_t address)
+{
+	return (uint64_t)(mm->area_number + 1) << SHOWN_ADDRESS | address / NODE_PAGE_SIZE;
+}
+
+/* An entry may have been made.  frames_lock held. */
+static void note_shown(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn)
+{
+	uint64_t at, *shown;
+
+	if (!m->shown || !mm)
+		return;
+	at = shown_at(mm, address);
+	shown = &m->shown[pfn];
+	*shown = !*shown || *shown == at ? at : SHOWN_MANY;
+}
+
 static void punch(struct machine *m, uint64_t pfn, uint64_t count)
 {
+	if (m->shown)
+		memset(&m->shown[pfn], 0, count * sizeof(m->shown[0]));
 	if (fallocate(m->frame_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, pfn * NODE_PAGE_SIZE,
 		      count * NODE_PAGE_SIZE))
 		machine_fail(m, "cannot take frames out of the frame cache: %s", strerror(errno));
 }
 
-static void frame_write(struct machine *m, uint64_t pfn, const void *page)
+void pager_write(struct machine *m, uint64_t pfn, const void *pages, unsigned count)
 {
-	if (pwrite(m->frame_fd, page, NODE_PAGE_SIZE, pfn * NODE_PAGE_SIZE) != NODE_PAGE_SIZE)
+	ssize_t length = count * NODE_PAGE_SIZE;
+
+	if (pwrite(m->frame_fd, pages, length, pfn * NODE_PAGE_SIZE) != length)
 		machine_fail(m, "no memory for a frame: %s", strerror(errno));
 }
 
@@ -107,17 +139,31 @@ static void frame_read(struct machine *m, uint64_t pfn, void *page)
 		machine_fail(m, "cannot read the frame cache: %s", strerror(errno));
 }
 
-/* Take a frame out with what it holds after the last store to it. */
-static void frame_take(struct machine *m, uint64_t pfn, void *page)
+/* Into the pipe, which has room for them. */
+static bool splice_frames(struct machine *m, uint64_t pfn, unsigned count)
 {
-	off_t offset = pfn * NODE_PAGE_SIZE;
+	off_t offset = pfn * NODE_PAGE_SIZE, end = offset + count * NODE_PAGE_SIZE;
 
-	if (splice(m->frame_fd, &offset, m->pipe[1], NULL, NODE_PAGE_SIZE, 0) != NODE_PAGE_SIZE) {
-		machine_fail(m, "cannot take a frame: %s", strerror(errno));
+	while (offset < end)
+		if (splice(m->frame_fd, &offset, m->pipe[1], NULL, end - offset, SPLICE_F_NONBLOCK) <= 0) {
+			machine_fail(m, "cannot take a frame: %s", strerror(errno));
+			return false;
+		}
+	return true;
+}
+
+/* Take frames out, at most m->pipe_pages, with what they hold after the last store to them: to m->taken. */
+static void take(struct machine *m, uint64_t pfn, unsigned count)
+{
+	size_t length = count * NODE_PAGE_SIZE, have = 0;
+	ssize_t n = 1;
+
+	if (!splice_frames(m, pfn, count))
 		return;
-	}
-	punch(m, pfn, 1);
-	if (read(m->pipe[0], page, NODE_PAGE_SIZE) != NODE_PAGE_SIZE)
+	punch(m, pfn, count);
+	for (; have < length && n > 0; have += n)
+		n = read(m->pipe[0], m->taken + have, length - have);
+	if (n <= 0)
 		machine_fail(m, "cannot read a frame: %s", strerror(errno));
 }
 
@@ -152,17 +198,25 @@ static void wake(int uffd, uint64_t address)
 	ioctl(uffd, UFFDIO_WAKE, &range);
 }
 
+/* mm NULL: the kernel's */
+static int uffd_of(const struct machine *m, const struct mm *mm)
+{
+	return mm ? mm->uffd : m->kernel_uffd;
+}
+
 /*
  * Make the page-table entry for a frame that this node holds, and wake who waits for it.  frames_lock held,
  * so the rights cannot go away meanwhile.  That the address is not mapped any more is no error.
  */
-static void map_frame(struct machine *m, int uffd, uint64_t address, uint64_t pfn, enum dsm_state state)
+static void map_frame(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, enum dsm_state state)
 {
 	struct uffdio_continue c = {
 		.range = { address, NODE_PAGE_SIZE },
 		.mode = state == DSM_EXCLUSIVE ? 0 : UFFDIO_CONTINUE_MODE_WP,
 	};
+	int uffd = uffd_of(m, mm);
 
+	note_shown(m, mm, address, pfn);
 	while (ioctl(uffd, UFFDIO_CONTINUE, &c)) {
 		if (errno == EAGAIN)
 			continue;
@@ -180,9 +234,11 @@ static void map_frame(struct machine *m, int uffd, uint64_t address, uint64_t pf
 }
 
 /* Frames of one state.  One by one only where entries are there already.  frames_lock held. */
-static void map_frames(struct machine *m, int uffd, uint64_t address, uint64_t pfn, uint64_t pages,
+static void map_frames(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, uint64_t pages,
 		       enum dsm_state state)
 {
+	for (uint64_t i = 0; i < pages; i++)
+		note_shown(m, mm, address + i * NODE_PAGE_SIZE, pfn + i);
 	while (pages) {
 		struct uffdio_continue c = {
 			.range = { address, pages * NODE_PAGE_SIZE },
@@ -190,11 +246,11 @@ static void map_frames(struct machine *m, int uffd, uint64_t address, uint64_t p
 		};
 		uint64_t done;
 
-		if (!ioctl(uffd, UFFDIO_CONTINUE, &c))
+		if (!ioctl(uffd_of(m, mm), UFFDIO_CONTINUE, &c))
 			return;
 		done = c.mapped > 0 ? c.mapped / NODE_PAGE_SIZE : 0;
 		if (!done && errno != EAGAIN) {
-			map_frame(m, uffd, address, pfn, state);
+			map_frame(m, mm, address, pfn, state);
 			done = 1;
 		}
 		address += done * NODE_PAGE_SIZE;
@@ -203,7 +259,19 @@ static void map_frames(struct machine *m, int uffd, uint64_t address, uint64_t p
 	}
 }
 
-void pager_map_held(struct machine *m, int uffd, uint64_t address, uint64_t pfn, uint64_t pages)
+bool pager_write_mapped(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, const void *pages,
+			unsigned count)
+{
+	struct uffdio_copy c = {
+		.dst = address, .src = (uintptr_t)pages, .len = count * NODE_PAGE_SIZE, .mode = UFFDIO_COPY_MODE_WP,
+	};
+
+	for (unsigned i = 0; i < count; i++)
+		note_shown(m, mm, address + i * NODE_PAGE_SIZE, pfn + i);
+	return !ioctl(mm->uffd, UFFDIO_COPY, &c);
+}
+
+void pager_map_held(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, uint64_t pages)
 {
 	uint64_t n;
 
@@ -215,7 +283,7 @@ void pager_map_held(struct machine *m, int uffd, uint64_t address, uint64_t pfn,
 		for (n = 1; n < pages && n < HELD_STEP && dsm_state(m->dsm, pfn + n) == state; n++)
 			;
 		if (state != DSM_INVALID)
-			map_frames(m, uffd, address, pfn, n, state);
+			map_frames(m, mm, address, pfn, n, state);
 		frames_unlock(m);
 	}
 }
@@ -260,30 +328,90 @@ static void wait_for_kernel_maps(struct machine *m)
 	}
 }
 
+/* --- from Exclusive to Shared; frames_lock held --- */
+
+void pager_stub(struct machine *m, const struct mm *mm, int uffd)
+{
+	pthread_mutex_lock(&m->frames_lock);
+	m->stub_uffd[mm->area_number] = uffd + 1;
+	pthread_mutex_unlock(&m->frames_lock);
+}
+
+/* Where that many frames are shown, one after the other. */
+static bool protect_shown(struct machine *m, uint64_t at, unsigned count)
+{
+	int uffd = m->stub_uffd[(at >> SHOWN_ADDRESS) - 1] - 1;
+	struct uffdio_writeprotect wp = {
+		.range = { (at & ((1ull << SHOWN_ADDRESS) - 1)) * NODE_PAGE_SIZE, count * NODE_PAGE_SIZE },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+	int ret;
+
+	if (uffd < 0)		/* the process has ended, and its entries with it */
+		return true;
+	do
+		ret = ioctl(uffd, UFFDIO_WRITEPROTECT, &wp);
+	while (ret && errno == EAGAIN);
+	return !ret;
+}
+
+/* Of so many, as many as can be protected at once, if they can: their number; 0: they cannot. */
+static unsigned protect_some(struct machine *m, uint64_t pfn, unsigned count)
+{
+	uint64_t at = m->shown ? m->shown[pfn] : SHOWN_MANY;
+	unsigned n = 1;
+
+	if (at == SHOWN_MANY)
+		return 0;
+	while (n < count && m->shown[pfn + n] == (at ? at + n : 0))
+		n++;
+	return !at || protect_shown(m, at, n) ? n : 0;
+}
+
+void pager_protect(struct machine *m, uint64_t pfn, unsigned count)
+{
+	unsigned n;
+
+	for (uint64_t i = pfn; i < pfn + count; i++)
+		expose_to_kernel(m, i);
+	wait_for_kernel_maps(m);
+	for (; count; pfn += n, count -= n) {
+		n = protect_some(m, pfn, count);
+		if (n)
+			continue;
+		n = m->shown ? 1 : count < m->pipe_pages ? count : m->pipe_pages;
+		take(m, pfn, n);
+		pager_write(m, pfn, m->taken, n);
+	}
+}
+
 /* --- actions of the coherence core (dsm.h); frames_lock held --- */
 
-static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep, void *page)
+static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep,
+				  const void **page)
 {
 	struct machine *m = ctx;
-	uint8_t buffer[NODE_PAGE_SIZE];
 
-	expose_to_kernel(m, pfn);
-	wait_for_kernel_maps(m);
-	if (keep == have) {
-		if (page)
-			frame_read(m, pfn, page);
-	} else if (keep == DSM_INVALID && !page) {
-		punch(m, pfn, 1);
+	if (keep == DSM_SHARED && page && combine_lend(m, pfn, have, page))
+		return DSM_PAYLOAD_PAGE;
+	if (m->combined.on)
+		combine_flush(m);	/* m->taken is needed */
+	if (keep == DSM_SHARED) {
+		if (have == DSM_EXCLUSIVE)
+			pager_protect(m, pfn, 1);
+		frame_read(m, pfn, m->taken);
 	} else {
-		if (!page)
-			page = buffer;
-		frame_take(m, pfn, page);
-		if (keep == DSM_SHARED)
-			frame_write(m, pfn, page);
+		expose_to_kernel(m, pfn);
+		wait_for_kernel_maps(m);
+		if (page)
+			take(m, pfn, 1);
+		else
+			punch(m, pfn, 1);
 	}
 	if (!page)
 		return DSM_PAYLOAD_NONE;
-	return memcmp(page, zero_page, NODE_PAGE_SIZE) ? DSM_PAYLOAD_PAGE : DSM_PAYLOAD_ZERO;
+	*page = m->taken;
+	return memcmp(m->taken, zero_page, NODE_PAGE_SIZE) ? DSM_PAYLOAD_PAGE : DSM_PAYLOAD_ZERO;
 }
 
 static void op_install(void *ctx, uint64_t pfn, enum dsm_state state, enum dsm_payload payload,
@@ -292,19 +420,24 @@ static void op_install(void *ctx, uint64_t pfn, enum dsm_state state, enum dsm_p
 	(void)state;
 	/* a frame that comes was Invalid, so it is a hole, which reads as zero */
 	if (payload == DSM_PAYLOAD_PAGE)
-		frame_write(ctx, pfn, page);
+		combine_install(ctx, pfn, page);
 }
 
 /* A GET for it was under way if it came from another node. */
 static void answered(struct machine *m, uint64_t pfn)
 {
-	for (unsigned i = 0; i < m->asked_count; i++)
-		if (m->asked[i].pfn == pfn) {
-			m->asked_ns += now_ns() - m->asked[i].since;
-			memmove(&m->asked[i], &m->asked[i + 1], (--m->asked_count - i) * sizeof(m->asked[0]));
-			pthread_cond_broadcast(&m->asked_less);
-			return;
-		}
+	for (uint64_t i = m->asked_first; i < m->asked_end; i++) {
+		struct asked *a = &m->asked[i % ASKED_MAX];
+
+		if (a->pfn != pfn)
+			continue;
+		m->asked_ns += combine_now(m) - a->since;
+		a->pfn = ASKED_ANSWERED;
+		break;
+	}
+	while (m->asked_first < m->asked_end && m->asked[m->asked_first % ASKED_MAX].pfn == ASKED_ANSWERED)
+		m->asked_first++;
+	pthread_cond_broadcast(&m->asked_less);
 }
 
 static void op_ready(void *ctx, uint64_t pfn, enum dsm_state state)
@@ -313,6 +446,7 @@ static void op_ready(void *ctx, uint64_t pfn, enum dsm_state state)
 	struct waiter **p = pending_bucket(m, pfn), *w;
 
 	answered(m, pfn);
+	combine_ready(m, pfn);
 	while ((w = *p)) {
 		if (w->pfn != pfn || w->want > state) {
 			p = &w->next;
@@ -337,8 +471,9 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 {
 	struct machine *m = ctx;
 
-	if (msg->type == DSM_GET && m->asked_count < ASKED_MAX)
-		m->asked[m->asked_count++] = (struct asked){ msg->pfn, ++m->asks, now_ns() };
+	m->asks += msg->type == DSM_GET;
+	if (msg->type == DSM_GET && m->asked_end - m->asked_first < ASKED_MAX)
+		m->asked[m->asked_end++ % ASKED_MAX] = (struct asked){ msg->pfn, combine_now(m) };
 	peers_send(m, to, msg);
 }
 
@@ -347,8 +482,8 @@ void pager_drain(struct machine *m)
 	uint64_t last;
 
 	pthread_mutex_lock(&m->frames_lock);
-	last = m->asks;
-	while (m->asked_count && m->asked[0].number <= last && !m->stopping)
+	last = m->asked_end;
+	while (m->asked_first < last && !m->stopping)
 		pthread_cond_wait(&m->asked_less, &m->frames_lock);
 	pthread_mutex_unlock(&m->frames_lock);
 }
@@ -389,17 +524,16 @@ static bool rights_suffice(struct machine *m, const struct waiter *w)
 static int map_for_waiter(struct machine *m, struct waiter *w)
 {
 	struct mapping mapping = { w->pfn, ~0u };
-	int uffd = m->kernel_uffd, ret = 0;
+	int ret = 0;
 
 	if (w->mm) {
 		pthread_mutex_lock(&w->mm->lock);
 		mapping = mm_lookup(w->mm, w->address);
-		uffd = w->mm->uffd;
 	}
 	if (mapping.prot && mapping.pfn == w->pfn) {
 		frames_lock(m);
 		if (rights_suffice(m, w))
-			map_frame(m, uffd, w->address, w->pfn, dsm_state(m->dsm, w->pfn));
+			map_frame(m, w->mm, w->address, w->pfn, dsm_state(m->dsm, w->pfn));
 		else
 			ret = 1;
 		frames_unlock(m);
@@ -572,28 +706,64 @@ unsigned pager_copy(struct machine *m, const struct wire_segment *segments, unsi
 
 /* --- looking ahead --- */
 
-unsigned stream_advance(struct stream *s, uint64_t address)
+static unsigned next_window(const struct stream *s, unsigned most)
 {
-	s->run = address == s->next ? s->run + 1 : 0;
-	s->next = address + NODE_PAGE_SIZE;
-	if (s->run < 2)
-		return 0;
-	return 2 * s->run < AHEAD_MAX ? 2 * s->run : AHEAD_MAX;
+	unsigned pages = s->window ? 2 * s->window : 2 * s->run;
+
+	return pages < most ? pages : most;
 }
 
-void pager_ahead(struct machine *m, int uffd, const struct ahead *pages, unsigned count)
+unsigned stream_advance(struct stream *s, uint64_t address, unsigned most)
 {
+	uint64_t next = address + NODE_PAGE_SIZE;
+	bool follows = address == s->next;
+
+	s->next = next;
+	if (s->window && !follows && address > s->marker && address < s->end)
+		return 0;		/* it is on its way */
+	if (!s->window || (address != s->marker && address != s->end)) {
+		s->run = follows ? s->run + 1 : 0;
+		s->window = 0;
+		s->end = next;
+	}
+	if (s->run < 2)
+		return 0;
+	s->window = next_window(s, most);
+	s->marker = s->end > next ? s->end : next;
+	s->end = s->marker;
+	return s->window;
+}
+
+/* Nobody waits for it. */
+static bool ask_ahead(struct machine *m, const struct mm *mm, const struct ahead *a, uint64_t now)
+{
+	if (m->asked_end - m->asked_first >= ASKED_MAX / 2 || dsm_acquire(m->dsm, a->pfn, a->want, now) < 0)
+		return false;
+	/* on the kernel host, the kernel maps for itself what does not run */
+	if (mm && m->config.layout.self)
+		m->expected[a->pfn % EXPECTED_MAX] = (struct expected){ a->pfn, a->address, mm->id };
+	return true;
+}
+
+unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead *pages, unsigned count)
+{
+	uint64_t now = now_ns();
+	unsigned i;
+
 	frames_lock(m);
-	for (unsigned i = 0; i < count; i++) {
+	combine_begin(m, now);
+	for (i = 0; i < count; i++) {
 		const struct ahead *a = &pages[i];
 		enum dsm_state state = dsm_state(m->dsm, a->pfn);
 
-		if (state >= a->want)
-			map_frame(m, uffd, a->address, a->pfn, state);
-		else if (m->asked_count >= ASKED_MAX / 2 || dsm_acquire(m->dsm, a->pfn, a->want, now_ns()) < 0)
-			break;		/* nobody waits for it */
+		if (state < a->want && !ask_ahead(m, mm, a, now))
+			break;
+		if (state >= a->want && a->address)
+			map_frame(m, mm, a->address, a->pfn, state);
 	}
+	combine_end(m);
 	frames_unlock(m);
+	return i;
 }
 
 static void discard(struct machine *m, uint64_t pfn, uint64_t end)
@@ -637,13 +807,15 @@ void pager_discard(struct machine *m, const struct wire_range *ranges, unsigned 
 static void kernel_ahead(struct machine *m, const struct waiter *w)
 {
 	uint64_t local = m->config.layout.node[0].pfn_count;
-	unsigned count = stream_advance(&m->kernel_stream, w->address), n = 0;
+	struct stream *s = &m->kernel_stream;
+	unsigned count = stream_advance(s, w->address, AHEAD_MAX), n = 0;
+	uint64_t pfn = (s->marker - m->kernel_base) / NODE_PAGE_SIZE;
 	struct ahead pages[AHEAD_MAX];
 
-	for (uint64_t pfn = w->pfn + 1; n < count && pfn >= local && pfn < m->kernel_frames; pfn++, n++)
-		pages[n] = (struct ahead){ m->kernel_base + pfn * NODE_PAGE_SIZE, pfn, w->want };
+	for (; n < count && pfn >= local && pfn < m->kernel_frames; pfn++, n++)
+		pages[n] = (struct ahead){ n ? m->kernel_base + pfn * NODE_PAGE_SIZE : 0, pfn, w->want };
 	if (n)
-		pager_ahead(m, m->kernel_uffd, pages, n);
+		s->end += pager_ahead(m, NULL, pages, n) * NODE_PAGE_SIZE;
 }
 
 static void kernel_fault(struct machine *m, const struct uffd_msg *msg)
@@ -731,7 +903,7 @@ static void *kernel_attach_thread(void *arg)
 	struct ssi_pager pager;
 	int uffd = receive_pager(a->fd, &pager), ret = uffd < 0 ? uffd : 0;
 
-	hurry_thread(0);
+	hurry_thread(0, HURRY_MUCH);
 	if (!ret && (pager.frames > m->config.layout.frames || pager.base % NODE_PAGE_SIZE))
 		ret = -EPROTO;
 	if (!ret) {
@@ -843,11 +1015,20 @@ static int make_files(struct machine *m)
 		m->frames = NULL;
 		return -ENOMEM;
 	}
+	/* how much a pipe may hold is the host's decision */
+	fcntl(m->pipe[1], F_SETPIPE_SZ, WIRE_PAGES_MAX * NODE_PAGE_SIZE);
+	m->pipe_pages = fcntl(m->pipe[1], F_GETPIPE_SZ) / NODE_PAGE_SIZE;
+	if (m->pipe_pages > WIRE_PAGES_MAX)
+		m->pipe_pages = WIRE_PAGES_MAX;
 	m->kernel_stop = eventfd(0, EFD_CLOEXEC);
 	if (m->kernel_stop < 0)
 		return -errno;
 	m->exposed = calloc(1, m->config.layout.frames / CHUNK_FRAMES + 1);
-	return m->exposed ? 0 : -ENOMEM;
+	m->taken = malloc(WIRE_PAGES_MAX * NODE_PAGE_SIZE);
+	m->stub_uffd = calloc(STUB_AREAS_MAX, sizeof(m->stub_uffd[0]));
+	if (m->config.layout.self)
+		m->shown = calloc(m->config.layout.frames, sizeof(m->shown[0]));
+	return m->exposed && m->taken && m->stub_uffd && (m->shown || !m->config.layout.self) ? 0 : -ENOMEM;
 }
 
 /* On the kernel host the kernel sees at a glance what it need not wait for. */
@@ -926,6 +1107,9 @@ void pager_stop(struct machine *m)
 		munmap(m->frames, m->config.layout.frames * NODE_PAGE_SIZE);
 	close_fd(m->rights_fd);
 	free(m->exposed);
+	free(m->taken);
+	free(m->stub_uffd);
+	free(m->shown);
 	close_fd(m->kernel_uffd);
 	close_fd(m->kernel_stop);
 	close_fd(m->pipe[0]);

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The dsm links: one thread receives from all of them and carries messages between net/ and dsm/.
+ * The dsm and the bulk links: for each kind one thread receives from all of them and carries messages between net/
+ * and dsm/.
  *
- * It also calls dsm_tick() when the core's next deadline has come.  Sending happens on whatever thread the
+ * The first also calls dsm_tick() when the core's next deadline has come.  Sending happens on whatever thread the
  * core runs on and never blocks; what a link could not take at once is flushed from here.
+ *
+ * Somebody waits for what comes over a dsm link, so the bulk thread runs after all others of the node, and works off
+ * a message in steps, between which the others get the lock.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -19,18 +23,26 @@ _Static_assert((int)DSM_PAYLOAD_PAGE == (int)WIRE_PAYLOAD_PAGE &&
 	       (int)DSM_PAYLOAD_ZERO == (int)WIRE_PAYLOAD_ZERO,
 	       "payload kinds are the wire's");
 
-void peers_kick(struct machine *m)
+#define STEP_FRAMES 32
+
+static void kick(struct peers *p)
 {
 	uint64_t one = 1;
 
-	if (write(m->peers_event, &one, sizeof(one)) < 0 && errno != EAGAIN)
-		machine_fail(m, "eventfd: %s", strerror(errno));
+	if (write(p->event, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		machine_fail(p->machine, "eventfd: %s", strerror(errno));
+}
+
+void peers_kick(struct machine *m)
+{
+	kick(&m->urgent);
 }
 
 /* What a link says of its end names the node already. */
-static void peer_gone(struct machine *m, unsigned peer, int ret)
+static void peer_gone(struct peers *p, unsigned peer, int ret)
 {
-	const struct link *link = m->peer[peer];
+	const struct link *link = p->link[peer];
+	struct machine *m = p->machine;
 
 	if (m->stopping)
 		return;
@@ -38,27 +50,33 @@ static void peer_gone(struct machine *m, unsigned peer, int ret)
 		machine_fail(m, "%s", link->error);
 	else
 		machine_fail(m, "node %u (%s) is gone: %s", peer, m->config.layout.node[peer].name,
-			     ret == -EPIPE ? "it closed the dsm channel" : strerror(-ret));
+			     ret == -EPIPE ? "it closed its channel" : strerror(-ret));
 }
 
-static void send_now(struct machine *m, unsigned to, const struct dsm_msg *msg)
+static void send_over(struct peers *p, unsigned to, const struct dsm_msg *msg, unsigned count)
 {
-	bool page = msg->payload == DSM_PAYLOAD_PAGE;
+	size_t bytes = msg->payload == DSM_PAYLOAD_PAGE ? count * WIRE_PAGE_SIZE : 0;
 	struct wire_dsm wire = {
-		.hdr = { sizeof(wire) + (page ? WIRE_PAGE_SIZE : 0), WIRE_GET + msg->type, 0, 0 },
+		.hdr = { sizeof(wire) + bytes, WIRE_GET + msg->type, 0, 0 },
 		.pfn = msg->pfn,
 		.state = msg->state,
 		.requester = msg->requester,
 		.payload = msg->payload,
+		.more = count - 1,
 	};
-	struct iovec iov[2] = { { &wire, sizeof(wire) }, { (void *)msg->page, WIRE_PAGE_SIZE } };
-	struct link *link = m->peer[to];
-	int ret = link ? link_send(link, iov, page ? 2 : 1) : -EPIPE;
+	struct iovec iov[2] = { { &wire, sizeof(wire) }, { (void *)msg->page, bytes } };
+	struct link *link = p->link[to];
+	int ret = link ? link_send(link, iov, bytes ? 2 : 1) : -EPIPE;
 
 	if (ret)
-		peer_gone(m, to, ret);
+		peer_gone(p, to, ret);
 	else if (link->ops->wants_flush(link))
-		peers_kick(m);
+		kick(p);
+}
+
+void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, unsigned count)
+{
+	send_over(&m->bulk, to, msg, count);
 }
 
 /*
@@ -67,10 +85,12 @@ static void send_now(struct machine *m, unsigned to, const struct dsm_msg *msg)
  */
 void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
 {
-	if (msg->type == DSM_DONE && m->deferred_count < DEFERRED_MAX)
+	if (m->combined.on)
+		combine_send(m, to, msg);
+	else if (msg->type == DSM_DONE && m->deferred_count < DEFERRED_MAX)
 		m->deferred[m->deferred_count++] = (struct deferred){ to, *msg };
 	else
-		send_now(m, to, msg);
+		send_over(&m->urgent, to, msg, 1);
 }
 
 void peers_send_deferred(struct machine *m)
@@ -79,29 +99,57 @@ void peers_send_deferred(struct machine *m)
 	while (m->deferred_count) {
 		struct deferred *d = &m->deferred[--m->deferred_count];
 
-		send_now(m, d->to, &d->msg);
+		send_over(&m->urgent, d->to, &d->msg, 1);
 	}
 	pthread_mutex_unlock(&m->frames_lock);
 }
 
-/* One message; false when the link is of no use any more. */
-static bool deliver(struct machine *m, unsigned peer, const struct wire_dsm *wire)
+/* What it says of frame number `first` and so many that follow.  As dsm_receive(). */
+static int deliver_some(struct peers *p, unsigned peer, const struct wire_dsm *wire, unsigned first, unsigned count,
+			const char **why)
 {
-	struct dsm_msg msg = {
-		.type = wire->hdr.type - WIRE_GET,
-		.state = wire->state,
-		.requester = wire->requester,
-		.payload = wire->payload,
-		.pfn = wire->pfn,
-		.page = wire->payload == WIRE_PAYLOAD_PAGE ? wire + 1 : NULL,
-	};
-	const char *why = NULL;
-	int ret;
+	const uint8_t *pages = (const uint8_t *)(wire + 1);
+	struct machine *m = p->machine;
+	bool bulk = p == &m->bulk;
+	uint64_t now = now_ns();
+	int ret = 0;
 
+	if (bulk && wire->hdr.type == WIRE_GRANT)
+		combine_prepare(m, wire->pfn + first);
 	frames_lock(m);
-	ret = dsm_receive(m->dsm, peer, &msg, now_ns(), &why);
+	if (bulk)
+		combine_begin(m, now);
+	for (unsigned i = first; i < first + count && !ret; i++) {
+		struct dsm_msg msg = {
+			.type = wire->hdr.type - WIRE_GET,
+			.state = wire->state,
+			.requester = wire->requester,
+			.payload = wire->payload,
+			.pfn = wire->pfn + i,
+			.page = wire->payload == WIRE_PAYLOAD_PAGE ? pages + i * WIRE_PAGE_SIZE : NULL,
+		};
+
+		ret = dsm_receive(m->dsm, peer, &msg, now, why);
+	}
+	if (bulk)
+		combine_end(m);
 	frames_unlock(m);
+	if (bulk)
+		combine_map(m);
 	pager_settle(m);
+	return ret;
+}
+
+/* One message; false when the link is of no use any more. */
+static bool deliver(struct peers *p, unsigned peer, const struct wire_dsm *wire)
+{
+	struct machine *m = p->machine;
+	const char *why = NULL;
+	unsigned count = 1 + wire->more;
+	int ret = 0;
+
+	for (unsigned i = 0; i < count && !ret; i += STEP_FRAMES)
+		ret = deliver_some(p, peer, wire, i, count - i < STEP_FRAMES ? count - i : STEP_FRAMES, &why);
 	if (!ret)
 		return true;
 	machine_fail(m, "node %u (%s) broke the coherence protocol: %s", peer,
@@ -109,9 +157,9 @@ static bool deliver(struct machine *m, unsigned peer, const struct wire_dsm *wir
 	return false;
 }
 
-static void serve_peer(struct machine *m, unsigned peer, short events, bool *alive)
+static void serve_peer(struct peers *p, unsigned peer, short events, bool *alive)
 {
-	struct link *link = m->peer[peer];
+	struct link *link = p->link[peer];
 	const struct wire_hdr *msg;
 	int ret = 0;
 
@@ -122,13 +170,13 @@ static void serve_peer(struct machine *m, unsigned peer, short events, bool *ali
 		if (!ret)
 			return;
 		if (ret > 0) {
-			*alive = deliver(m, peer, (const void *)msg);
+			*alive = deliver(p, peer, (const void *)msg);
 			ret = 0;
 		}
 	}
 	if (ret < 0) {
 		*alive = false;
-		peer_gone(m, peer, ret);
+		peer_gone(p, peer, ret);
 	}
 }
 
@@ -139,13 +187,17 @@ static void tick(struct machine *m)
 	pager_settle(m);
 }
 
-static int wait_for_peers(struct machine *m, struct pollfd *fds, unsigned count)
+static int wait_for_peers(struct peers *p, struct pollfd *fds, unsigned count)
 {
-	uint64_t deadline, now = now_ns(), wait;
+	uint64_t deadline = UINT64_MAX, now = now_ns(), wait;
+	struct machine *m = p->machine;
 	struct timespec timeout;
 
 	pthread_mutex_lock(&m->frames_lock);
-	deadline = m->deadline;
+	if (p == &m->urgent)
+		deadline = m->deadline;
+	else
+		combine_flush(m);
 	pthread_mutex_unlock(&m->frames_lock);
 	if (deadline == UINT64_MAX)
 		return ppoll(fds, count, NULL, NULL);
@@ -156,20 +208,21 @@ static int wait_for_peers(struct machine *m, struct pollfd *fds, unsigned count)
 
 static void *peers_thread(void *arg)
 {
-	struct machine *m = arg;
+	struct peers *p = arg;
+	struct machine *m = p->machine;
 	bool alive[WIRE_NODES_MAX];
 	struct pollfd fds[WIRE_NODES_MAX + 1];
 	unsigned peer[WIRE_NODES_MAX + 1], count;
 	uint64_t ignored;
 
 	pin_thread(own_node(m)->cpu_start, 0);
-	hurry_thread(0);
+	hurry_thread(0, p == &m->urgent ? HURRY_MUCH : HURRY_LITTLE);
 	memset(alive, 1, sizeof(alive));
 	while (!m->stopping) {
-		fds[0] = (struct pollfd){ m->peers_event, POLLIN, 0 };
+		fds[0] = (struct pollfd){ p->event, POLLIN, 0 };
 		count = 1;
 		for (unsigned i = 0; i < m->config.layout.nodes; i++) {
-			struct link *link = __atomic_load_n(&m->peer[i], __ATOMIC_ACQUIRE);
+			struct link *link = __atomic_load_n(&p->link[i], __ATOMIC_ACQUIRE);
 
 			if (!link || !alive[i])
 				continue;
@@ -178,53 +231,76 @@ static void *peers_thread(void *arg)
 				fds[count].events |= POLLOUT;
 			peer[count++] = i;
 		}
-		if (wait_for_peers(m, fds, count) < 0 && errno != EINTR)
+		if (wait_for_peers(p, fds, count) < 0 && errno != EINTR)
 			machine_fail(m, "poll: %s", strerror(errno));
-		if (fds[0].revents && read(m->peers_event, &ignored, sizeof(ignored)) < 0)
+		if (fds[0].revents && read(p->event, &ignored, sizeof(ignored)) < 0)
 			continue;
 		for (unsigned i = 1; i < count; i++)
 			if (fds[i].revents)
-				serve_peer(m, peer[i], fds[i].revents, &alive[peer[i]]);
-		tick(m);
+				serve_peer(p, peer[i], fds[i].revents, &alive[peer[i]]);
+		if (p == &m->urgent)
+			tick(m);
 	}
 	return NULL;
 }
 
 int machine_attach_dsm(struct machine *m, unsigned peer, struct link *link)
 {
+	struct peers *p = link->purpose == WIRE_PURPOSE_BULK ? &m->bulk : &m->urgent;
+
 	if (peer >= m->config.layout.nodes || peer == m->config.layout.self)
 		return -EINVAL;
-	if (m->peer[peer])
+	if (p->link[peer])
 		return -EEXIST;
-	__atomic_store_n(&m->peer[peer], link, __ATOMIC_RELEASE);
-	peers_kick(m);
+	__atomic_store_n(&p->link[peer], link, __ATOMIC_RELEASE);
+	kick(p);
 	return 0;
+}
+
+static int start(struct machine *m, struct peers *p)
+{
+	int ret;
+
+	p->machine = m;
+	p->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (p->event < 0)
+		return -errno;
+	ret = -pthread_create(&p->thread, NULL, peers_thread, p);
+	p->started = !ret;
+	return ret;
 }
 
 int peers_start(struct machine *m)
 {
-	int ret;
+	int ret = start(m, &m->urgent);
 
-	m->peers_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (m->peers_event < 0)
-		return -errno;
-	ret = -pthread_create(&m->peers_thread, NULL, peers_thread, m);
-	m->peers_started = !ret;
-	return ret;
+	return ret ? ret : start(m, &m->bulk);
 }
 
-/* With m->stopping set; frees the links. */
+static void join(struct peers *p)
+{
+	if (!p->started)
+		return;
+	kick(p);
+	pthread_join(p->thread, NULL);
+}
+
+static void release(struct peers *p)
+{
+	for (unsigned i = 0; i < WIRE_NODES_MAX; i++)
+		if (p->link[i]) {
+			p->link[i]->ops->shutdown(p->link[i]);
+			p->link[i]->ops->free(p->link[i]);
+		}
+	if (p->event >= 0)
+		close(p->event);
+}
+
+/* With m->stopping set; frees the links.  Either thread may send over both kinds. */
 void peers_stop(struct machine *m)
 {
-	if (m->peers_started) {
-		peers_kick(m);
-		pthread_join(m->peers_thread, NULL);
-	}
-	for (unsigned i = 0; i < WIRE_NODES_MAX; i++)
-		if (m->peer[i]) {
-			m->peer[i]->ops->shutdown(m->peer[i]);
-			m->peer[i]->ops->free(m->peer[i]);
-		}
-	if (m->peers_event >= 0)
-		close(m->peers_event);
+	join(&m->urgent);
+	join(&m->bulk);
+	release(&m->urgent);
+	release(&m->bulk);
 }

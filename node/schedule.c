@@ -85,13 +85,13 @@ void shorten_slices(void)
 		shorten(0, 0);
 }
 
-void hurry_thread(pid_t tid)
+void hurry_thread(pid_t tid, enum hurry hurry)
 {
 	const char *realtime = getenv("PANGEA_REALTIME");
 
 	if (!is_ordinary(tid))
 		return;
 	if ((realtime && !strcmp(realtime, "off")) ||
-	    !set_attributes(tid, (struct attributes){ .policy = SCHED_FIFO, .priority = 1, .flags = RESET_ON_FORK }))
+	    !set_attributes(tid, (struct attributes){ .policy = SCHED_FIFO, .priority = hurry, .flags = RESET_ON_FORK }))
 		shorten(tid, RESET_ON_FORK);
 }

@@ -260,11 +260,14 @@ static int start_stub(struct machine *m, struct mm *mm)
 		mm->pid = 0;
 		return ret;
 	}
-	hurry_thread(mm->pid);		/* its first thread, which serves */
+	hurry_thread(mm->pid, HURRY_MUCH);		/* its first thread, which serves */
 	if (send(mm->socket, &init, sizeof(init), MSG_NOSIGNAL) != sizeof(init))
 		return -errno;
 	mm->uffd = receive_fd(mm->socket);
-	return mm->uffd < 0 ? mm->uffd : wait_for_threads(m, mm);
+	if (mm->uffd < 0)
+		return mm->uffd;
+	pager_stub(m, mm, mm->uffd);
+	return wait_for_threads(m, mm);
 }
 
 /* --- control areas --- */
@@ -353,8 +356,10 @@ static void release(struct machine *m, struct mm *mm)
 		kill(mm->pid, SIGKILL);
 		waitpid(mm->pid, NULL, 0);
 	}
-	if (mm->uffd >= 0)
+	if (mm->uffd >= 0) {
+		pager_stub(m, mm, -1);
 		close(mm->uffd);
+	}
 	if (mm->socket >= 0)
 		close(mm->socket);
 	close_area(m, mm);

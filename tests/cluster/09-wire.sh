@@ -89,7 +89,8 @@ refuses_latecomers() {
 }
 
 # A node that talks nonsense on a connection of a running machine, or is cut off in a message: the machine ends at
-# once and names it.  Of node 1's connections to node 0 one is for control, one mm, one cpu and one dsm.
+# once and names it.  Of node 1's connections to node 0 one is for control, one mm, one cpu, one dsm and one
+# bulk.
 garbled() {
 	local index=$1 what=$2 start took status=0
 
@@ -168,7 +169,7 @@ check "garbage on the control socket" attack_socket
 check "a node too many is refused" refuses_latecomers
 machine_wait
 check "the machine ends as it should" ended $?
-for index in 0 1 2 3; do
+for index in 0 1 2 3 4; do
 	for what in noise half; do
 		check "$what on connection $index of node 1" garbled $index $what
 	done

@@ -244,6 +244,11 @@ static void dsm_of_other_machine(struct speech *speech)
 	hello_as(speech, WIRE_PURPOSE_DSM, 1, 0);
 }
 
+static void bulk_of_other_machine(struct speech *speech)
+{
+	hello_as(speech, WIRE_PURPOSE_BULK, 1, 0);
+}
+
 static void dsm_of_nobody(struct speech *speech)
 {
 	hello_as(speech, WIRE_PURPOSE_DSM, 0x1234, 0);
@@ -310,6 +315,7 @@ static const struct attack {
 	{ "a CPU of another machine", cpu_of_other_machine, NULL },
 	{ "memory of another machine", mm_of_other_machine, NULL },
 	{ "frames of another machine", dsm_of_other_machine, NULL },
+	{ "many frames of another machine", bulk_of_other_machine, NULL },
 	{ "a node that is not there", dsm_of_nobody, NULL },
 	{ "HELLO, then noise", control_noise, NULL },
 	{ "HELLO, then an empty frame", control_empty_frame, NULL },

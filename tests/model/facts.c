@@ -258,11 +258,13 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 	under_way[under_way_count++].msg.page = msg->page ? page : NULL;
 }
 
-static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep, void *to)
+static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep,
+				 const void **to)
 {
 	(void)ctx, (void)pfn, (void)have, (void)keep;
 	if (!to)
 		return DSM_PAYLOAD_NONE;
+	*to = page;
 	return rand() % 2 ? DSM_PAYLOAD_ZERO : DSM_PAYLOAD_PAGE;
 }
 

@@ -242,7 +242,8 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 		post(w, n->number, to, &sent);
 }
 
-static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep, void *page)
+static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep,
+				 const void **page)
 {
 	struct node *n = ctx;
 	struct world *w = n->world;
@@ -261,7 +262,7 @@ static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, 
 		c->granted_ns = 0;
 	if (!page)
 		return DSM_PAYLOAD_NONE;
-	memcpy(page, c->page, DSM_PAGE_SIZE);
+	*page = c->page;
 	return holds(c->page, 0) ? DSM_PAYLOAD_ZERO : DSM_PAYLOAD_PAGE;
 }
 

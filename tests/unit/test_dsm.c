@@ -93,7 +93,8 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 	f->pages_sent += msg->page != NULL;
 }
 
-static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep, void *page)
+static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep,
+				 const void **page)
 {
 	struct fixture *f = ctx;
 
@@ -103,7 +104,7 @@ static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, 
 		return DSM_PAYLOAD_NONE;
 	if (f->memory_zero)
 		return DSM_PAYLOAD_ZERO;
-	memcpy(page, some_page, DSM_PAGE_SIZE);
+	*page = some_page;
 	return DSM_PAYLOAD_PAGE;
 }
 

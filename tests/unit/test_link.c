@@ -522,7 +522,7 @@ static void noise(void **state)
 	(void)state;
 	srandom(2);
 	for (round = 0; round < 300; round++) {
-		struct stream s = stream_open(1 + round % 4);
+		struct stream s = stream_open(1 + round % 5);
 		uint8_t bytes[4096];
 		int ret;
 

@@ -17,7 +17,7 @@
 
 #include "../../net/link.h"
 
-#define PURPOSES 4	/* 1..4 */
+#define PURPOSES 5	/* 1..5 */
 
 union any {
 	struct wire_hdr hdr;
@@ -33,7 +33,7 @@ union any {
 	struct wire_clock_stop clock_stop;
 	struct wire_discard discard;
 	struct wire_dsm dsm;
-	uint8_t bytes[WIRE_LENGTH_MAX];
+	uint8_t bytes[WIRE_GRANT_LENGTH_MAX + 8];
 };
 
 static union any m;
@@ -242,10 +242,24 @@ static void make_grant_page(void)
 	memset(m.bytes + sizeof(m.dsm), 0xee, WIRE_PAGE_SIZE);
 }
 
+static void make_grant_pages(void)
+{
+	begin(WIRE_GRANT, sizeof(m.dsm) + 3 * WIRE_PAGE_SIZE);
+	m.dsm.state = 1;
+	m.dsm.payload = WIRE_PAYLOAD_PAGE;
+	m.dsm.more = 2;
+}
+
+static void make_done_many(void)
+{
+	begin(WIRE_DONE, sizeof(m.dsm));
+	m.dsm.more = WIRE_FRAMES_MAX - 1;
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
-	int purpose;		/* 0: any */
+	int purpose;		/* 0: any; DSM stands for BULK too */
 } good[] = {
 	{ "HELLO", make_hello, 0 },
 	{ "HELLO control", make_hello_control, 0 },
@@ -271,6 +285,8 @@ static const struct {
 	{ "INVALIDATE", make_invalidate, WIRE_PURPOSE_DSM },
 	{ "GRANT zero", make_grant_zero, WIRE_PURPOSE_DSM },
 	{ "GRANT page", make_grant_page, WIRE_PURPOSE_DSM },
+	{ "GRANT pages", make_grant_pages, WIRE_PURPOSE_DSM },
+	{ "DONE many", make_done_many, WIRE_PURPOSE_DSM },
 };
 
 #define GOOD_COUNT (sizeof(good) / sizeof(good[0]))
@@ -295,7 +311,8 @@ static void good_messages(void **state)
 	(void)state;
 	for (i = 0; i < GOOD_COUNT; i++) {
 		for (purpose = 1; purpose <= PURPOSES; purpose++) {
-			bool expected = !good[i].purpose || good[i].purpose == purpose;
+			bool expected = !good[i].purpose || good[i].purpose == purpose ||
+					(good[i].purpose == WIRE_PURPOSE_DSM && purpose == WIRE_PURPOSE_BULK);
 			const char *why;
 
 			good[i].make();
@@ -333,7 +350,7 @@ static void wrong_lengths(void **state)
 		}
 		m.hdr.length = 0xffffffff;
 		assert_non_null(wire_check_length(&m.hdr, purpose));
-		m.hdr.length = WIRE_LENGTH_MAX + 8;
+		m.hdr.length = (m.hdr.type == WIRE_GRANT ? WIRE_GRANT_LENGTH_MAX : WIRE_LENGTH_MAX) + 8;
 		assert_non_null(wire_check_length(&m.hdr, purpose));
 	}
 }
@@ -529,7 +546,11 @@ static void fields_of_dsm(void **state)
 		BAD(make_get, m.dsm.requester = WIRE_NODES_MAX),
 		BAD(make_get, m.dsm.payload = WIRE_PAYLOAD_ZERO),
 		BAD(make_get, m.dsm.reserved[0] = 1),
-		BAD(make_get, m.dsm.reserved[4] = 1),
+		BAD(make_get, m.dsm.reserved[3] = 1),
+		FINE(make_get, m.dsm.more = 255),
+		FINE(make_get, m.dsm.pfn = (1ULL << 36) - 256; m.dsm.more = 255),
+		BAD(make_get, m.dsm.pfn = (1ULL << 36) - 255; m.dsm.more = 255),
+		FINE(make_grant_zero, m.dsm.more = 255),
 		BAD(make_get, m.dsm.payload = WIRE_PAYLOAD_PAGE; m.hdr.length += WIRE_PAGE_SIZE),
 		FINE(make_get, m.dsm.state = 1),
 		BAD(make_invalidate, m.dsm.state = 3),
@@ -542,6 +563,12 @@ static void fields_of_dsm(void **state)
 		BAD(make_grant_page, m.dsm.payload = WIRE_PAYLOAD_NONE),
 		BAD(make_grant_page, m.hdr.length -= 8),
 		BAD(make_grant_page, m.hdr.length += 8),
+		BAD(make_grant_page, m.dsm.more = 1),
+		BAD(make_grant_page, m.hdr.length += WIRE_PAGE_SIZE),
+		FINE(make_grant_page, m.dsm.more = 1; m.hdr.length += WIRE_PAGE_SIZE),
+		FINE(make_grant_pages, m.dsm.more = WIRE_PAGES_MAX - 1; m.hdr.length = WIRE_GRANT_LENGTH_MAX),
+		BAD(make_grant_pages, m.dsm.more = WIRE_PAGES_MAX; m.hdr.length = WIRE_GRANT_LENGTH_MAX),
+		BAD(make_grant_pages, m.dsm.more = 1),
 	};
 
 	(void)state;
@@ -570,7 +597,7 @@ static void noise(void **state)
 			m.hdr.length = random() % 512 & ~7u;
 			m.hdr.reserved = 0;
 		}
-		length = m.hdr.length % (WIRE_LENGTH_MAX + 1);
+		length = m.hdr.length % (sizeof(m) + 1);
 		if (length >= sizeof(m.hdr))
 			check_copy(length, 1 + random() % PURPOSES);
 	}
