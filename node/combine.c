@@ -60,10 +60,9 @@ static bool write_arrival(struct machine *m, struct arrival *a, uint64_t pfn, co
 	struct mm *mm = m->combined.mm;
 
 	if (!mm || a->mm != mm->id || a->pfn < pfn || a->pfn + a->count > pfn + count || still_shown(mm, a) < a->count ||
-	    dsm_state(m->dsm, a->pfn) != DSM_SHARED ||
-	    !pager_write_mapped(m, mm, a->address, a->pfn, pages + (a->pfn - pfn) * NODE_PAGE_SIZE, a->count))
+	    dsm_state(m->dsm, a->pfn) != DSM_SHARED)
 		return false;
-	return true;
+	return pager_write_mapped(m, mm, a->address, a->pfn, pages + (a->pfn - pfn) * NODE_PAGE_SIZE, a->count);
 }
 
 /* Arrivals come in the order of the pages. */
@@ -210,6 +209,12 @@ void combine_flush(struct machine *m)
 {
 	flush_pages(m);
 	flush_messages(m);
+}
+
+void combine_precede(struct machine *m, uint64_t pfn)
+{
+	if (pfn - m->combined.msg.pfn < m->combined.count)
+		combine_flush(m);
 }
 
 /* DONE waits until the bulk thread has worked off all that has come, or until it cannot be combined any more. */

@@ -239,6 +239,8 @@ void combine_install(struct machine *m, uint64_t pfn, const void *page);
 void combine_ready(struct machine *m, uint64_t pfn);
 /* Nothing is put off any more. */
 void combine_flush(struct machine *m);
+/* Likewise if it is about this frame, for which somebody waits. */
+void combine_precede(struct machine *m, uint64_t pfn);
 /*
  * For the bulk thread, around what it receives.  Before, with no lock held: take that of the mm for which this frame was
  * asked, if there is one.  Afterwards: map what came, and give the lock back.

@@ -85,6 +85,8 @@ void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, 
  */
 void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
 {
+	if (!m->combined.on && msg->type == DSM_GET)
+		combine_precede(m, msg->pfn);
 	if (m->combined.on)
 		combine_send(m, to, msg);
 	else if (msg->type == DSM_DONE && m->deferred_count < DEFERRED_MAX)
