@@ -500,6 +500,18 @@ struct mm *mm_get(struct machine *m, uint64_t id)
 	return mm;
 }
 
+struct mm *mm_find_started(struct machine *m, uint64_t id)
+{
+	struct mm *mm;
+
+	pthread_mutex_lock(&m->mms_lock);
+	mm = *mm_find(m, id);
+	if (mm)
+		mm->references++;
+	pthread_mutex_unlock(&m->mms_lock);
+	return mm;
+}
+
 void mm_put(struct machine *m, struct mm *mm)
 {
 	if (!--mm->references)
