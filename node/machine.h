@@ -319,6 +319,8 @@ void pin_thread(unsigned cpu, pid_t tid);
  */
 enum hurry { HURRY_LITTLE = 1, HURRY_MUCH = 2 };
 void hurry_thread(pid_t tid, enum hurry hurry);
+/* And no more: it ends, or empties its stub, which may take long. */
+void calm_thread(pid_t tid);
 
 /* --- machine.c --- */
 

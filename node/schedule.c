@@ -85,6 +85,11 @@ void shorten_slices(void)
 		shorten(0, 0);
 }
 
+void calm_thread(pid_t tid)
+{
+	set_attributes(tid, (struct attributes){ .policy = SCHED_OTHER });
+}
+
 void hurry_thread(pid_t tid, enum hurry hurry)
 {
 	const char *realtime = getenv("PANGEA_REALTIME");

@@ -162,6 +162,7 @@ static bool reset(struct machine *m, struct mm *mm)
 	for (unsigned i = 1; i < mm->slots; i++)
 		if (has_run(mm, i) && !sleeps_as_fresh(mm, i))
 			return false;
+	calm_thread(mm->pid);
 	if (!stub_alive(mm) || mm_unmap_all(m, mm))
 		return false;
 	for (unsigned i = 1; i < mm->slots; i++) {
@@ -170,6 +171,7 @@ static bool reset(struct machine *m, struct mm *mm)
 		mm->fp[i].length = 0;
 	}
 	mm->id = mm->revoked = 0;
+	hurry_thread(mm->pid, HURRY_MUCH);
 	orders->other_time = 0;
 	__atomic_store_n(&orders->mm, 0, __ATOMIC_RELEASE);
 	return true;
@@ -353,6 +355,7 @@ static void close_area(struct machine *m, struct mm *mm)
 static void release(struct machine *m, struct mm *mm)
 {
 	if (mm->pid > 0) {
+		calm_thread(mm->pid);
 		kill(mm->pid, SIGKILL);
 		waitpid(mm->pid, NULL, 0);
 	}

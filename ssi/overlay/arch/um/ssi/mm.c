@@ -51,14 +51,23 @@ int ssi_init_new_context(struct mm_struct *mm)
 	return 0;
 }
 
-void ssi_destroy_context(struct mm_struct *mm)
+/* Nobody runs user code in it any more, nor will. */
+static void free_stubs(struct ssi_mm *sm)
 {
-	struct ssi_mm *sm = mm->context.ssi;
 	unsigned int node;
 
 	for (node = 0; node < ssi_boot.node_count; node++)
-		if (sm->node[node].present)
+		if (sm->node[node].present) {
+			sm->node[node].present = false;
 			ssi_node_free_mm(node, sm->id);
+		}
+}
+
+void ssi_destroy_context(struct mm_struct *mm)
+{
+	struct ssi_mm *sm = mm->context.ssi;
+
+	free_stubs(sm);
 	mm->context.ssi = NULL;
 	kfree(sm);
 }
@@ -92,8 +101,13 @@ void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 	unsigned long flags;
 	bool now;
 
-	if (!sm || start >= TASK_SIZE || !atomic_read(&mm->mm_users))
+	if (!sm || start >= TASK_SIZE)
 		return;
+	/* Not only with the context: an idle CPU may keep that until its next task comes, who would have to wait then. */
+	if (!atomic_read(&mm->mm_users)) {
+		free_stubs(sm);
+		return;
+	}
 	end = min(PAGE_ALIGN(end), (unsigned long)TASK_SIZE);
 	for (node = 0; node < ssi_boot.node_count; node++) {
 		struct ssi_mm_node *n = &sm->node[node];
