@@ -60,6 +60,14 @@ void pin_thread(unsigned cpu, pid_t tid)
 		sched_setaffinity(tid, sizeof(set), &set);
 }
 
+void unpin_thread(pid_t tid)
+{
+	cpu_set_t allowed;
+
+	if (!sched_getaffinity(getpid(), sizeof(allowed), &allowed))
+		sched_setaffinity(tid, sizeof(allowed), &allowed);
+}
+
 static bool set_attributes(pid_t tid, struct attributes attr)
 {
 	attr.size = sizeof(attr);

@@ -163,6 +163,8 @@ static bool reset(struct machine *m, struct mm *mm)
 		if (has_run(mm, i) && !sleeps_as_fresh(mm, i))
 			return false;
 	calm_thread(mm->pid);
+	unpin_thread(mm->pid);		/* until it is used again */
+	mm->served_on = orders->placed = 0;
 	if (!stub_alive(mm) || mm_unmap_all(m, mm))
 		return false;
 	for (unsigned i = 1; i < mm->slots; i++) {
