@@ -52,8 +52,8 @@ bool stub_alive(const struct mm *mm)
 
 /* --- what a thread is like before it runs user code --- */
 
-/* Where it sleeps, as the host says; false: it does not, not on its own orders, or the host does not say. */
-static bool sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, unsigned long *pc)
+/* Where it sleeps on its own orders, as the host says: 1; 0: it does not; -EACCES: the host does not say. */
+static int sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, unsigned long *pc)
 {
 	unsigned long word, call;
 	char path[64], line[256] = "";
@@ -62,25 +62,27 @@ static bool sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, uns
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", mm->pid, mm->tid[slot]);
 	file = fopen(path, "re");
-	if (!file)
-		return false;
-	told = fgets(line, sizeof(line), file);
-	fclose(file);
-	return told && sscanf(line, "%lu %lx %*x %*x %*x %*x %*x %lx %lx", &call, &word, sp, pc) == 4 &&
-	       call == SYS_futex && word == STUB_ORDERS + slot * sizeof(struct stub_orders);
+	told = file && fgets(line, sizeof(line), file);
+	if (file)
+		fclose(file);
+	if (!told)
+		return -EACCES;
+	return sscanf(line, "%lu %lx %*x %*x %*x %*x %*x %lx %lx", &call, &word, sp, pc) == 4 && call == SYS_futex &&
+	       word == STUB_ORDERS + slot * sizeof(struct stub_orders);
 }
 
 /* Once it does, which takes it a moment after it has parked. */
 static bool falls_asleep(const struct mm *mm, unsigned slot, unsigned long *sp, unsigned long *pc)
 {
 	struct timespec nap = { 0, 50000 };
+	int ret = 0;
 
-	for (unsigned i = 0; i < SLEEP_TRIES; i++) {
-		if (sleeps_at(mm, slot, sp, pc))
-			return true;
-		nanosleep(&nap, NULL);
+	for (unsigned i = 0; i < SLEEP_TRIES && !ret; i++) {
+		ret = sleeps_at(mm, slot, sp, pc);
+		if (!ret)
+			nanosleep(&nap, NULL);
 	}
-	return false;
+	return ret > 0;
 }
 
 static uint8_t *in_report(const struct mm *mm, unsigned slot, uint64_t address)
