@@ -393,15 +393,17 @@ static unsigned long next_fault(unsigned long at, unsigned long pages, bool writ
 }
 
 /*
- * A node that looks ahead for frames (node/pager.c) does so only as far as it has mappings, and waits for the next ones as
- * for any message: the more of them it has, the less often.  A fault within what was there to be given goes on as well:
- * it was not given, because the frames do not follow each other.
+ * A node that looks ahead for frames (node/pager.c) does so only as far as it has mappings, and waits for the next ones
+ * as for any message: the more of them it has, the less often.  A fault within what was there to be given goes on as
+ * well: it was not given, because the frames do not follow each other.
  */
 static unsigned long give_pages(struct ssi_stream *s, u64 id, unsigned long page, bool write)
 {
 	bool follows = s->mm == id && page > s->last && page <= s->given;
 	unsigned long pages;
 
+	if (!ssi_cpu_node(raw_smp_processor_id()))
+		return GIVE_PAGES;
 	s->gives = follows ? min(s->gives + 1, GIVE_DOUBLINGS) : 0;
 	pages = GIVE_PAGES << s->gives;
 	s->last = page;
