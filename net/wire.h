@@ -106,8 +106,13 @@ struct wire_map {
 	__le64 addr;		/* bytes, page aligned */
 	__le64 pfn;		/* first frame of `pages` consecutive ones */
 	__le32 pages;
-	__le32 prot;		/* PROT_READ | PROT_WRITE | PROT_EXEC */
+	__le32 prot;		/* PROT_READ | PROT_WRITE | PROT_EXEC; WIRE_MAP_WANTED */
 };
+/*
+ * One page, which the run will use at once: the node asks for its frame before it does anything else.  What follows the
+ * last of these may be mapped while user code runs.
+ */
+#define WIRE_MAP_WANTED		8u
 /* A removal may be as long as the address space. */
 #define WIRE_MAP_ALL_PAGES	0xffffffffu
 

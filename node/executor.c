@@ -10,6 +10,9 @@
  * another connection: then the run ends before it has begun.  It may be late: then it is
  * ignored, and a SIGALRM that was already on its way resumes the stub where it was.
  *
+ * A task that has come from another node has frames that the kernel says are wanted: they are asked for first, all at
+ * once, and the thread runs when the last of them is here.  What else the RUN maps is mapped then.
+ *
  * On the kernel host the kernel has the slots in front of it as well.  It loads contexts and reads them itself, and runs
  * its tasks without us as long as they only make system calls and traps (ssi/overlay/arch/um/ssi/local.c).  A RUN
  * comes when there are mappings to make, or, with WIRE_RUN_STARTED, when the thread has parked for a frame or
@@ -44,6 +47,8 @@ struct run {
 	struct slot slot;
 	uint32_t go;			/* orders.go of the newest resumption */
 	uint32_t signal;		/* that ended it */
+	unsigned mapped;		/* of the message's maps */
+	bool mapped_late;		/* some of them when it ran already */
 	ucontext_t *frame;		/* in the report */
 };
 
@@ -237,6 +242,77 @@ static void resume(struct run *r)
 	slot_resume(r->slot);
 }
 
+/*
+ * What the kernel has told to be wanted was asked for before it was mapped.  As it comes it is mapped, and what comes last
+ * resumes the slot: 1; 0: everything is here; -errno.
+ */
+static int await_wanted(struct run *r)
+{
+	const struct wire_map *maps = (const void *)(r->message + 1), *map;
+	struct machine *m = r->executor->machine;
+	struct waiter *last = &r->executor->waiter;
+	bool waits = false;
+
+	for (map = maps; map < maps + r->message->map_count; map++) {
+		struct waiter w = { .pfn = map->pfn, .address = map->addr, .want = mapping_state(map->prot),
+				    .mm = r->mm, .slot = r->slot };
+
+		if (!(map->prot & WIRE_MAP_WANTED) || !pager_map(m, &w))
+			continue;
+		if (waits)
+			pager_expect(m, last);
+		*last = w;
+		waits = true;
+	}
+	return waits ? pager_fault(m, last) : 0;
+}
+
+/* Those that must be there before it can run. */
+static unsigned urgent_maps(const struct wire_run *msg)
+{
+	const struct wire_map *maps = (const void *)(msg + 1);
+	unsigned n = msg->map_count;
+
+	while (n && !(maps[n - 1].prot & WIRE_MAP_WANTED))
+		n--;
+	return n ? n : msg->map_count;
+}
+
+/* Up to there; 0 or -errno. */
+static int map_until(struct run *r, unsigned end)
+{
+	const struct wire_map *maps = (const void *)(r->message + 1);
+	unsigned first = r->mapped;
+
+	r->mapped = end;
+	return mm_apply(r->executor->machine, r->mm, r->executor->cpu, maps + first, end - first, r->message->map_epoch);
+}
+
+/* A thread that runs on meanwhile may fault on what is just being mapped. */
+static void map_rest(struct run *r)
+{
+	r->mapped_late = r->mapped < r->message->map_count;
+	if (map_until(r, r->message->map_count))
+		kill(r->mm->pid, SIGKILL);	/* which is seen when it is waited for */
+}
+
+/* Let the thread run.  0 or -errno. */
+static int start(struct run *r)
+{
+	int ret;
+
+	r->go = r->slot.orders->go;
+	if (r->message->flags & WIRE_RUN_STARTED)
+		return 0;
+	r->go++;
+	ret = await_wanted(r);
+	if (!ret)
+		slot_resume(r->slot);
+	if (r->message->map_count)
+		pager_settle(r->executor->machine);
+	return ret < 0 ? ret : 0;
+}
+
 static bool is_frame_fault(const struct run *r)
 {
 	return r->signal == SIGBUS && r->slot.report->code == BUS_ADRERR;
@@ -345,12 +421,11 @@ static bool is_event(uint32_t signal)
 static int execute(struct run *r)
 {
 	uint64_t started = now_ns();
-	int ret;
+	int ret = start(r);
 
-	if (r->message->flags & WIRE_RUN_STARTED)
-		r->go = r->slot.orders->go;
-	else
-		resume(r);
+	if (ret)
+		return ret;
+	map_rest(r);
 	for (;;) {
 		ret = wait_parked(r);
 		if (ret) {
@@ -364,7 +439,8 @@ static int execute(struct run *r)
 			r->signal = SIGALRM;	/* it will fault again; user code may report faults for ever */
 			break;
 		}
-		if (r->signal == SIGALRM && !was_interrupted(r)) {
+		if ((r->signal == SIGALRM || (r->signal == SIGSEGV && r->mapped_late)) && !was_interrupted(r)) {
+			r->mapped_late = false;
 			resume(r);
 			continue;
 		}
@@ -448,8 +524,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 	clock_update(x->machine, &msg->clock);
 	/* the same for all threads of the process */
 	__atomic_store_n(&mm_slot(r.mm, 0).orders->other_time, !!(msg->flags & WIRE_RUN_OTHER_TIME), __ATOMIC_RELAXED);
-	ret = mm_apply(x->machine, r.mm, x->cpu, (const struct wire_map *)(msg + 1), msg->map_count,
-		       msg->map_epoch);
+	ret = map_until(&r, urgent_maps(msg));
 	if (msg->map_count) {
 		x->maps++;
 		x->map_ns += now_ns() - started;

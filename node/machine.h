@@ -17,6 +17,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 
 #include "../dsm/dsm.h"
 #include "../migrate/context.h"
@@ -61,6 +62,12 @@ struct mm {
 };
 
 struct mapping { uint64_t pfn; uint32_t prot; };	/* prot 0: none */
+
+/* What all that a mapping allows takes of its frame. */
+static inline enum dsm_state mapping_state(uint32_t prot)
+{
+	return prot & PROT_WRITE ? DSM_EXCLUSIVE : DSM_SHARED;
+}
 
 /* The mm of that id, its stub made if there is none yet.  NULL: no stub could be made (said in the log). */
 struct mm *mm_get(struct machine *m, uint64_t id);
@@ -125,7 +132,8 @@ struct waiter {
 	struct waiter *next;		/* pending or done list; frames_lock */
 	uint64_t pfn, address;		/* address: where it is to be mapped */
 	enum dsm_state want;
-	struct mm *mm;			/* NULL: the kernel process */
+	struct mm *mm;			/* NULL: the kernel process, or */
+	uint64_t expected_in;		/* nobody: it is only mapped in that mm; else 0 */
 	struct slot slot;
 	uint64_t since;			/* ns; 0: it has not had to wait */
 };
@@ -168,6 +176,12 @@ unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead 
 
 /* 0: mapped, go on; 1: the slot is resumed (or the kernel woken) as soon as the frame is here; -errno. */
 int pager_fault(struct machine *m, struct waiter *w);
+/* The frame will be needed at once: ask for it.  The mm.lock of an mm that is to map it held. */
+void pager_want(struct machine *m, uint64_t pfn, enum dsm_state want);
+/* 0: mapped, or the mapping has gone; 1: the rights are not here. */
+int pager_map(struct machine *m, struct waiter *w);
+/* Have it mapped when it comes.  What becomes of the waiter is the pager's; the mm may end before. */
+void pager_expect(struct machine *m, const struct waiter *w);
 /* Spare the faults on those of the frames from pfn on that this node holds already.  mm.lock held. */
 void pager_map_held(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, uint64_t pages);
 /*

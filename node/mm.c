@@ -356,6 +356,8 @@ static int add_mapping(struct batch *b, const struct wire_map *map)
 	uint32_t pages;
 	int ret = 0;
 
+	rest.prot &= ~WIRE_MAP_WANTED;
+
 	if (map->pfn + map->pages > b->machine->config.layout.frames ||
 	    map->addr + (uint64_t)map->pages * NODE_PAGE_SIZE > STUB_USER_END)
 		return -EINVAL;
@@ -371,12 +373,22 @@ static int add_mapping(struct batch *b, const struct wire_map *map)
 	return 0;
 }
 
+/* Frames travel while mappings are made for them. */
+static void want_frames(struct machine *m, const struct wire_map *maps, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (maps[i].prot & WIRE_MAP_WANTED)
+			pager_want(m, maps[i].pfn, mapping_state(maps[i].prot));
+}
+
 /* mm.lock held. */
 static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch)
 {
 	struct batch b = { .machine = m, .mm = mm };
 	int ret = 0;
 
+	if (mm->revoked <= epoch)
+		want_frames(m, maps, count);
 	own_service(mm);
 	forget_if_old(mm);
 	for (unsigned i = 0; i < count && !ret; i++) {

@@ -520,8 +520,8 @@ static bool rights_suffice(struct machine *m, const struct waiter *w)
 	return dsm_state(m->dsm, w->pfn) >= w->want;
 }
 
-/* 0: mapped, or the mapping has gone, so that the access will fault anew; 1: the rights are not here. */
-static int map_for_waiter(struct machine *m, struct waiter *w)
+/* Where the mapping has gone the access will fault anew. */
+int pager_map(struct machine *m, struct waiter *w)
 {
 	struct mapping mapping = { w->pfn, ~0u };
 	int ret = 0;
@@ -570,7 +570,7 @@ int pager_fault(struct machine *m, struct waiter *w)
 	do {
 		ret = acquire(m, w);
 		if (!ret)
-			ret = map_for_waiter(m, w);
+			ret = pager_map(m, w);
 		else
 			return ret;
 	} while (ret);
@@ -637,6 +637,17 @@ static void resume_waiter(struct machine *m, struct waiter *w)
 		free(w);
 }
 
+/* If it has been taken away again, or the mm has ended, nobody waits for it. */
+static void map_expected(struct machine *m, struct waiter *w)
+{
+	w->mm = mm_find_started(m, w->expected_in);
+	if (w->mm) {
+		pager_map(m, w);
+		mm_put(m, w->mm);
+	}
+	free(w);
+}
+
 /* Serve the waiters whose frames have come.  No lock held. */
 void pager_settle(struct machine *m)
 {
@@ -653,7 +664,11 @@ void pager_settle(struct machine *m)
 		pthread_mutex_unlock(&m->frames_lock);
 		if (!w)
 			break;
-		ret = map_for_waiter(m, w);
+		if (w->expected_in) {
+			map_expected(m, w);
+			continue;
+		}
+		ret = pager_map(m, w);
 		if (ret)
 			ret = pager_fault(m, w);
 		if (ret < 0)
@@ -764,6 +779,27 @@ unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead 
 	combine_end(m);
 	frames_unlock(m);
 	return i;
+}
+
+void pager_want(struct machine *m, uint64_t pfn, enum dsm_state want)
+{
+	frames_lock(m);
+	if (m->asked_count < ASKED_MAX / 2)
+		dsm_acquire(m->dsm, pfn, want, now_ns());	/* an error is seen by who needs it */
+	frames_unlock(m);
+}
+
+void pager_expect(struct machine *m, const struct waiter *w)
+{
+	struct waiter *own = malloc(sizeof(*own));
+
+	if (!own)
+		return;
+	*own = *w;
+	own->mm = NULL;
+	own->expected_in = w->mm->id;
+	if (acquire(m, own) <= 0)
+		free(own);
 }
 
 static void discard(struct machine *m, uint64_t pfn, uint64_t end)

@@ -110,6 +110,13 @@ static void note_fresh(struct mm *mm, unsigned slot)
 
 /* --- used again --- */
 
+/* Where it most likely serves first. */
+static void place_service(const struct machine *m, struct mm *mm)
+{
+	pin_thread(own_node(m)->cpu_start, mm->pid);
+	mm->served_on = own_node(m)->cpu_start + 1;
+}
+
 static bool has_run(const struct mm *mm, unsigned slot)
 {
 	return mm_slot(mm, slot).orders->go != mm->fresh[slot].go;
@@ -166,7 +173,7 @@ static bool reset(struct machine *m, struct mm *mm)
 			return false;
 	calm_thread(mm->pid);
 	unpin_thread(mm->pid);		/* until it is used again */
-	mm->served_on = orders->placed = 0;
+	orders->placed = 0;
 	if (!stub_alive(mm) || mm_unmap_all(m, mm))
 		return false;
 	for (unsigned i = 1; i < mm->slots; i++) {
@@ -175,6 +182,7 @@ static bool reset(struct machine *m, struct mm *mm)
 		mm->fp[i].length = 0;
 	}
 	mm->id = mm->revoked = 0;
+	place_service(m, mm);
 	hurry_thread(mm->pid, HURRY_MUCH);
 	orders->other_time = 0;
 	__atomic_store_n(&orders->mm, 0, __ATOMIC_RELEASE);
@@ -248,6 +256,7 @@ static int wait_for_threads(struct machine *m, struct mm *mm)
 		/* what a thread under SCHED_FIFO starts has nice 0 */
 		setpriority(PRIO_PROCESS, mm->tid[i], getpriority(PRIO_PROCESS, getpid()));
 	}
+	place_service(m, mm);
 	return ret;
 }
 

@@ -5,7 +5,8 @@
  * While a task is in user mode, its registers are with the executor of the CPU's node, and the CPU's kernel
  * thread waits for the event that ends that.  A task that the scheduler has moved to another CPU simply goes on
  * there with its next RUN: its registers are in its thread_struct, its vector state goes with
- * the RUN because the other CPU has not seen it, its mappings and pages follow by faults.
+ * the RUN because the other CPU has not seen it.  Its mappings and pages follow by faults, but for those that it uses
+ * now, which the RUN gives at once.
  */
 #include <linux/kernel.h>
 #include <linux/sched.h>
@@ -20,6 +21,15 @@
 #include <sysdep/ptrace.h>
 #include "ssi_internal.h"
 #include "xstate.h"
+
+/* What a task brings along from one stay in user mode to the next. */
+struct trail {
+	struct ssi_fault fault;		/* that ended the last one */
+	u64 mm;				/* where that was; 0: there was none */
+	unsigned int node;
+	struct ssi_hot hot;
+	unsigned int newest;		/* of hot.data */
+};
 
 static struct ssi_cpu ssi_cpus[SSI_CPUS_MAX];
 static u32 xstate_end[XSTATE_COMPONENTS];
@@ -143,13 +153,14 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 }
 
 /* Begin a RUN with what must be mapped first. */
-static void enter(struct ssi_cpu *c, struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault)
+static void enter(struct ssi_cpu *c, struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault,
+		  const struct ssi_hot *hot)
 {
 	u64 epoch;
 
 	memset(&c->msg.run, 0, sizeof(c->msg.run));
 	c->msg.run.mm = sm->id;
-	c->msg.run.map_count = ssi_mm_enter(sm, node, fault, run_maps(c), &epoch);
+	c->msg.run.map_count = ssi_mm_enter(sm, node, fault, hot, run_maps(c), &epoch);
 	c->msg.run.map_epoch = epoch;
 }
 
@@ -239,18 +250,49 @@ static void __noreturn stub_lost(void)
 	do_group_exit(SIGKILL);
 }
 
+static void note_hot(struct trail *t, unsigned long page)
+{
+	unsigned int i;
+
+	for (i = 0; i < SSI_HOT_MAX; i++)
+		if (t->hot.data[i] == page)
+			return;
+	t->newest = (t->newest + 1) % SSI_HOT_MAX;
+	t->hot.data[t->newest] = page;
+}
+
 /* What must be mapped before the next stay in user mode.  After a frame fault that is all. */
-static void note_fault(struct uml_pt_regs *regs, struct ssi_fault *fault)
+static void note_fault(struct uml_pt_regs *regs, struct trail *t)
 {
 	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
 
-	fault->address = regs->faultinfo.cr2;
-	if (!fault->frame)
-		fault->end = ssi_fault_ahead(&c->stream, fault->address, FAULT_WRITE(regs->faultinfo), &fault->pages);
+	t->fault.address = regs->faultinfo.cr2;
+	if (!t->fault.frame)
+		t->fault.end = ssi_fault_ahead(&c->stream, t->fault.address, FAULT_WRITE(regs->faultinfo),
+					       &t->fault.pages);
+	if (FAULT_WRITE(regs->faultinfo) && !c->stream.faults)
+		note_hot(t, t->fault.address & PAGE_MASK);
 }
 
-/* One stay in user mode; fault: the last one's, then this one's. */
-static void run_user(struct uml_pt_regs *regs, struct ssi_fault *fault)
+/*
+ * What the task uses, if it has come to another node, or begins on one; NULL: it has not.  What begins on the kernel host
+ * does so without the daemon (map.c).
+ */
+static const struct ssi_hot *arrive(struct trail *t, u64 mm, unsigned int node, struct uml_pt_regs *regs)
+{
+	bool arrived = t->mm == mm ? t->node != node : !!node;
+
+	if (t->mm != mm)
+		memset(&t->hot, 0, sizeof(t->hot));
+	t->mm = mm;
+	t->node = node;
+	t->hot.ip = REGS_IP(regs->gp);
+	t->hot.sp = REGS_SP(regs->gp);
+	return arrived ? &t->hot : NULL;
+}
+
+/* One stay in user mode. */
+static void run_user(struct uml_pt_regs *regs, struct trail *t)
 {
 	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
 	unsigned int node = ssi_cpu_node(raw_smp_processor_id());
@@ -265,7 +307,7 @@ static void run_user(struct uml_pt_regs *regs, struct ssi_fault *fault)
 		c->pinned = true;
 	}
 	ssi_channel_begin(c);
-	enter(c, sm, node, fault);
+	enter(c, sm, node, &t->fault, arrive(t, sm->id, node, regs));
 	c->in_user = 1;
 	if (ssi_local_slot(&slot, sm)) {
 		run_local(c, &slot, regs);
@@ -280,24 +322,24 @@ static void run_user(struct uml_pt_regs *regs, struct ssi_fault *fault)
 	signal = c->msg.event.signal;
 	info.si_signo = signal;
 	info.si_code = c->msg.event.code;
-	*fault = (struct ssi_fault){ .frame = signal == SIGBUS && info.si_code == BUS_ADRERR };
+	t->fault = (struct ssi_fault){ .frame = signal == SIGBUS && info.si_code == BUS_ADRERR };
 	if (!signal) {
 		c->fp_mm = 0;
 		stub_lost();
 	}
-	if (fault->frame)
+	if (t->fault.frame)
 		interrupt_end();
 	else
 		userspace_signal(regs, signal, &info);
-	if (fault->frame || signal == SIGSEGV)
-		note_fault(regs, fault);
+	if (t->fault.frame || signal == SIGSEGV)
+		note_fault(regs, t);
 }
 
 void ssi_userspace(struct uml_pt_regs *regs)
 {
-	struct ssi_fault fault = { .address = REGS_IP(regs->gp) };
+	struct trail trail = { .fault.address = REGS_IP(regs->gp) };
 
 	interrupt_end();
 	for (;;)
-		run_user(regs, &fault);
+		run_user(regs, &trail);
 }

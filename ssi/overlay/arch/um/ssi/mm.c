@@ -188,12 +188,10 @@ static unsigned long window_end(const struct ssi_fault *fault, unsigned long pag
 	return min(max(fault->end, window_start(fault, pages) + pages * PAGE_SIZE), (unsigned long)TASK_SIZE);
 }
 
-/* The rights in the window, and on as far as one mapping goes. */
-static unsigned int give_around(struct mm_struct *mm, unsigned int node, const struct ssi_fault *fault,
-				struct wire_map *maps, unsigned int count)
+/* The rights from there to end, and on to limit as far as one mapping goes. */
+static unsigned int give(struct mm_struct *mm, unsigned int node, unsigned long at, unsigned long end,
+			 unsigned long limit, struct wire_map *maps, unsigned int count)
 {
-	unsigned long at = window_start(fault, AROUND_PAGES), end = window_end(fault, AROUND_PAGES);
-	unsigned long limit = min(at + max(fault->pages, GIVE_PAGES) * PAGE_SIZE, (unsigned long)TASK_SIZE);
 	pte_t *pte = next_entry(mm, NULL, at);
 	struct wire_map *last = NULL;
 
@@ -213,6 +211,64 @@ static unsigned int give_around(struct mm_struct *mm, unsigned int node, const s
 			ssi_frames_given(node, pte_pfn(entry), 1);
 		at += PAGE_SIZE;
 	}
+	return count;
+}
+
+static unsigned int give_around(struct mm_struct *mm, unsigned int node, const struct ssi_fault *fault,
+				struct wire_map *maps, unsigned int count)
+{
+	unsigned long start = window_start(fault, AROUND_PAGES), end = window_end(fault, AROUND_PAGES);
+
+	unsigned long limit = start + max(fault->pages, GIVE_PAGES) * PAGE_SIZE;
+
+	return give(mm, node, start, end, min(limit, (unsigned long)TASK_SIZE), maps, count);
+}
+
+/* Frames to be asked for first.  Not those for reading only that will be written: the task gets others for them. */
+static unsigned int give_wanted(struct mm_struct *mm, unsigned int node, unsigned long page, u32 need,
+				struct wire_map *maps, unsigned int count)
+{
+	unsigned int end = give(mm, node, page, page + PAGE_SIZE, page + PAGE_SIZE, maps, count);
+
+	if (end == count || (maps[count].prot & need) != need)
+		return count;
+	maps[count].prot |= WIRE_MAP_WANTED;
+	return end;
+}
+
+/*
+ * The task goes on where it has not been, or was long ago.  So that it need not fault for one thing after the other, it
+ * gets what it will use at once: where it executes, its stack, and what it faulted on last.
+ */
+static unsigned int give_hot(struct mm_struct *mm, unsigned int node, const struct ssi_hot *hot, struct wire_map *maps,
+			     unsigned int count)
+{
+	unsigned int i;
+
+	count = give_wanted(mm, node, hot->ip & PAGE_MASK, SSI_PROT_X, maps, count);
+	count = give_wanted(mm, node, hot->sp & PAGE_MASK, SSI_PROT_W, maps, count);
+	for (i = 0; i < SSI_HOT_MAX; i++)
+		count = give_wanted(mm, node, hot->data[i], SSI_PROT_W, maps, count);
+	return count;
+}
+
+static bool may_be_written(struct mm_struct *mm, unsigned long address)
+{
+	pte_t *pte = next_entry(mm, NULL, address & PAGE_MASK);
+
+	return pte && ssi_rights_of(READ_ONCE(*pte)) & SSI_PROT_W;
+}
+
+/* And what is next to that, which the node maps when user code runs already; not the stack of a child of fork(). */
+static unsigned int give_warm(struct mm_struct *mm, unsigned int node, const struct ssi_hot *hot, struct wire_map *maps,
+			      unsigned int count)
+{
+	struct ssi_fault ip = { .address = hot->ip }, sp = { .address = hot->sp };
+	unsigned long ip_end = window_end(&ip, AROUND_PAGES), sp_end = window_end(&sp, AROUND_PAGES);
+
+	count = give(mm, node, window_start(&ip, AROUND_PAGES), ip_end, ip_end, maps, count);
+	if (may_be_written(mm, hot->sp))
+		count = give(mm, node, window_start(&sp, AROUND_PAGES), sp_end, sp_end, maps, count);
 	return count;
 }
 
@@ -273,15 +329,15 @@ static bool map_here(struct ssi_mm *sm, const struct ssi_fault *fault)
 		       window_end(fault, HERE_PAGES));
 }
 
-unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault, struct wire_map *maps,
-			  __u64 *epoch)
+unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault, const struct ssi_hot *hot,
+			  struct wire_map *maps, __u64 *epoch)
 {
 	struct ssi_mm_node *n = &sm->node[node];
 	bool given = fault->address >= TASK_SIZE, alone;
 	unsigned int count;
 	unsigned long flags;
 
-	BUILD_BUG_ON(SSI_PENDING_MAX + AROUND_PAGES > WIRE_MAPS_MAX);
+	BUILD_BUG_ON(SSI_PENDING_MAX + 3 * AROUND_PAGES + 2 + SSI_HOT_MAX > WIRE_MAPS_MAX);
 	raw_spin_lock_irqsave(&sm->lock, flags);
 	if (!may_wait(current->mm, n, node))
 		revoke_pending(sm, node);
@@ -295,8 +351,12 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 	if (alone && !given)
 		given = map_here(sm, fault);
 	count = take_pending(n, maps);
+	if (hot)
+		count = give_hot(current->mm, node, hot, maps, count);
 	if (fault->address && !given)
 		count = give_around(current->mm, node, fault, maps, count);
+	if (hot)
+		count = give_warm(current->mm, node, hot, maps, count);
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	return count;
 }

@@ -280,6 +280,14 @@ struct ssi_fault {
 	bool frame;			/* pangead was asked for the frame, and does not know the page */
 };
 
+#define SSI_HOT_MAX 2
+
+/* What a task uses, as far as is known. */
+struct ssi_hot {
+	unsigned long ip, sp;
+	unsigned long data[SSI_HOT_MAX];	/* pages that it stored to first, and not in sequence; 0: none */
+};
+
 /*
  * The current task has faulted at address, and that has been seen to: fault on the pages that follow as well if they
  * are likely to be next.  Returns where those end for which this was done, and *give, how many pages to give; may sleep.
@@ -287,10 +295,10 @@ struct ssi_fault {
 unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write, unsigned long *give);
 /*
  * The current task's mm is about to run on a node: fill maps[WIRE_MAPS_MAX] with what must go and, if there was a
- * fault, with rights around it.  Returns the count; *epoch as in struct wire_run.
+ * fault, with rights around it; hot: also with these.  Returns the count; *epoch as in struct wire_run.
  */
-unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault, struct wire_map *maps,
-			  __u64 *epoch);
+unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault, const struct ssi_hot *hot,
+			  struct wire_map *maps, __u64 *epoch);
 void ssi_mm_leave(struct ssi_mm *sm, unsigned int node);
 
 /* PROT_READ, PROT_WRITE, PROT_EXEC of struct wire_map */
