@@ -46,7 +46,10 @@ int link_recv_wait(struct link *link, const struct wire_hdr **msg, int timeout_m
 	int ret;
 
 	for (;;) {
-		ret = link_recv(link, msg);
+		if (timeout_ms < 0 && link->ops->recv_blocking && !link->ops->wants_flush(link))
+			ret = link->ops->recv_blocking(link, msg);
+		else
+			ret = link_recv(link, msg);
 		if (ret)
 			return ret;
 		if (timeout_ms >= 0) {

@@ -34,6 +34,11 @@ struct link_ops {
 	 * link_error()); -errno.
 	 */
 	int (*recv)(struct link *link, const struct wire_hdr **msg);
+	/*
+	 * Likewise, but waits for some input first if there is no whole message; output that is queued meanwhile
+	 * waits as well.  NULL: poll and call recv.
+	 */
+	int (*recv_blocking)(struct link *link, const struct wire_hdr **msg);
 	/* Descriptor to poll: POLLIN when recv may have something. -1: none. */
 	int (*fd)(const struct link *link);
 	/* Queued output exists: poll for POLLOUT and call flush.  Any thread. */

@@ -251,7 +251,7 @@ static size_t wanted(const struct socket_link *s)
 	return have < sizeof(*hdr) ? RX_READ : hdr->length - have;
 }
 
-static int read_more(struct socket_link *s)
+static int read_more(struct socket_link *s, int flags)
 {
 	ssize_t n;
 
@@ -263,7 +263,7 @@ static int read_more(struct socket_link *s)
 		s->rx_start = 0;
 	}
 	do {
-		n = recv(s->fd, s->rx + s->rx_end, wanted(s), MSG_DONTWAIT);
+		n = recv(s->fd, s->rx + s->rx_end, wanted(s), flags);
 	} while (n < 0 && errno == EINTR);
 	if (n > 0) {
 		s->rx_end += n;
@@ -278,7 +278,7 @@ static int read_more(struct socket_link *s)
 	return kill_input(s, -EPIPE, "closed the connection");
 }
 
-static int socket_recv(struct link *link, const struct wire_hdr **msg)
+static int receive(struct link *link, const struct wire_hdr **msg, int flags)
 {
 	struct socket_link *s = to_socket(link);
 	int ret;
@@ -292,10 +292,20 @@ static int socket_recv(struct link *link, const struct wire_hdr **msg)
 	ret = first_message(s, msg);
 	if (ret)
 		return ret;
-	ret = read_more(s);
+	ret = read_more(s, flags);
 	if (ret <= 0)
 		return ret;
 	return first_message(s, msg);
+}
+
+static int socket_recv(struct link *link, const struct wire_hdr **msg)
+{
+	return receive(link, msg, MSG_DONTWAIT);
+}
+
+static int socket_recv_blocking(struct link *link, const struct wire_hdr **msg)
+{
+	return receive(link, msg, 0);
 }
 
 static int socket_fd(const struct link *link)
@@ -327,6 +337,7 @@ static const struct link_ops socket_ops = {
 	.name = "tcp",
 	.send = socket_send,
 	.recv = socket_recv,
+	.recv_blocking = socket_recv_blocking,
 	.fd = socket_fd,
 	.wants_flush = socket_wants_flush,
 	.flush = socket_flush,

@@ -95,11 +95,23 @@ void ssi_link_spin(int fd, struct ssi_spin *s)
 	s->skip = (1u << s->misses) - 1;
 }
 
-int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int size, const char **why)
+/* Of a message of at least min bytes, of which so many are there: how many it has; -EPROTO: it cannot be good. */
+static int message_length(const struct wire_hdr *hdr, int have, int min, int size, const char **why)
 {
-	const struct wire_hdr *hdr = buf;
+	int length;
+
+	if (have < (int)sizeof(*hdr))
+		return min;
+	length = hdr->length;
+	*why = "it has sent a message of an impossible length";
+	return length < min || length > size || have > length ? -EPROTO : length;
+}
+
+/* The rest of a message, of which so many bytes are there. */
+static int receive_rest(int fd, enum wire_purpose purpose, void *buf, int have, int min, int size, const char **why)
+{
 	char *p = buf;
-	int have = 0, want = min;
+	int want = message_length(buf, have, min, size, why);
 	ssize_t n;
 
 	while (have < want) {
@@ -113,15 +125,17 @@ int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int 
 		if (n <= 0)
 			return -EPIPE;
 		have += n;
-		if (have < (int)sizeof(*hdr))
-			continue;
-		want = hdr->length;
-		*why = "it has sent a message of an impossible length";
-		if (want < min || want > size || have > want)
-			return -EPROTO;
+		want = message_length(buf, have, min, size, why);
 	}
+	if (want < 0)
+		return want;
 	*why = wire_check(buf, have, purpose);
 	return *why ? -EPROTO : have;
+}
+
+int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int size, const char **why)
+{
+	return receive_rest(fd, purpose, buf, 0, min, size, why);
 }
 
 static void control_signals(sigset_t *set)
@@ -142,6 +156,10 @@ int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int siz
 	bool told = false;
 	int n;
 
+	/* who answers often runs on this CPU and before us, and has answered when sending returns */
+	n = recv(fd, buf, size, MSG_DONTWAIT);
+	if (n > 0)
+		return receive_rest(fd, purpose, buf, n, min, size, why);
 	control_signals(&block);
 	pthread_sigmask(SIG_BLOCK, &block, &old);
 	do {
