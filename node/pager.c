@@ -749,10 +749,16 @@ unsigned stream_advance(struct stream *s, uint64_t address, unsigned most)
 	return s->window;
 }
 
+/* Ahead of need only where there is room for what is needed. */
+static bool may_ask(const struct machine *m)
+{
+	return m->asked_end - m->asked_first < ASKED_MAX / 2;
+}
+
 /* Nobody waits for it. */
 static bool ask_ahead(struct machine *m, const struct mm *mm, const struct ahead *a, uint64_t now)
 {
-	if (m->asked_end - m->asked_first >= ASKED_MAX / 2 || dsm_acquire(m->dsm, a->pfn, a->want, now) < 0)
+	if (!may_ask(m) || dsm_acquire(m->dsm, a->pfn, a->want, now) < 0)
 		return false;
 	/* on the kernel host, the kernel maps for itself what does not run */
 	if (mm && m->config.layout.self)
@@ -784,7 +790,7 @@ unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead 
 void pager_want(struct machine *m, uint64_t pfn, enum dsm_state want)
 {
 	frames_lock(m);
-	if (m->asked_count < ASKED_MAX / 2)
+	if (may_ask(m))
 		dsm_acquire(m->dsm, pfn, want, now_ns());	/* an error is seen by who needs it */
 	frames_unlock(m);
 }

@@ -4,8 +4,8 @@
  *
  * ssi_link_wait() is where a CPU's kernel thread is while its user half runs elsewhere.  The timer, IPIs and
  * I/O reach it as host signals and are handled as always; only when they leave work for this
- * task (a reschedule, a signal) does the user half hear of it.  The signals are blocked from the look at that
- * work until ppoll() opens them, so none can slip in between.
+ * task (a reschedule, a signal) does the user half hear of it.  IRQs are disabled from the look at that
+ * work until the wait has ended, which a signal's note does (wait_user.c), so none can slip in between.
  */
 #include <errno.h>
 #include <poll.h>
@@ -138,39 +138,27 @@ int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int 
 	return receive_rest(fd, purpose, buf, 0, min, size, why);
 }
 
-static void control_signals(sigset_t *set)
-{
-	sigemptyset(set);
-	sigaddset(set, SIGALRM);
-	sigaddset(set, SIGIO);
-	sigaddset(set, SIGCHLD);
-	sigaddset(set, SIGWINCH);
-	sigaddset(set, IPI_SIGNAL);
-}
-
 int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int size, int (*wanted)(void),
 		  void (*interrupt)(void *), void *arg, const char **why)
 {
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	sigset_t block, old;
 	bool told = false;
-	int n;
+	long n;
 
-	/* who answers often runs on this CPU and before us, and has answered when sending returns */
-	n = recv(fd, buf, size, MSG_DONTWAIT);
-	if (n > 0)
-		return receive_rest(fd, purpose, buf, n, min, size, why);
-	control_signals(&block);
-	pthread_sigmask(SIG_BLOCK, &block, &old);
+	block_signals_trace();
 	do {
 		if (!told && wanted()) {
 			told = true;
 			interrupt(arg);
 		}
-		n = ppoll(&p, 1, NULL, &old);
-	} while (n <= 0);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return ssi_link_receive(fd, purpose, buf, min, size, why);
+		n = ssi_wait_call(__NR_recvfrom, fd, (long)buf, size, 0);
+		if (n == -EINTR) {
+			unblock_signals_trace();
+			block_signals_trace();
+		}
+	} while (n == -EINTR);
+	unblock_signals_trace();
+	*why = "it has closed the channel";
+	return n > 0 ? receive_rest(fd, purpose, buf, n, min, size, why) : -EPIPE;
 }
 
 /* The host's CPUs that the kernel may use; none: it is not to pin. */
