@@ -548,6 +548,16 @@ static struct mm *next_given_back(struct machine *m)
 	return mm;
 }
 
+static bool any_given_back(struct machine *m)
+{
+	bool any;
+
+	pthread_mutex_lock(&m->reap_lock);
+	any = m->reap;
+	pthread_mutex_unlock(&m->reap_lock);
+	return any;
+}
+
 /* Who waits for a stub comes before those that are given back, and these before more in store. */
 static bool reap(struct machine *m)
 {
@@ -577,7 +587,7 @@ static void *reap_thread(void *arg)
 		seen = __atomic_load_n(wakes, __ATOMIC_SEQ_CST);
 		if (!reap(m) && !stopping)
 			syscall(SYS_futex, wakes, FUTEX_WAIT, seen, NULL, NULL, 0);
-	} while (!stopping || m->reap);
+	} while (!stopping || any_given_back(m));
 	return NULL;
 }
 
