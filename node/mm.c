@@ -140,8 +140,8 @@ struct slot mm_slot(const struct mm *mm, unsigned slot)
 void slot_resume(struct slot s)
 {
 	__atomic_store_n(&s.orders->go, s.orders->go + 1, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&s.report->stub_waits, __ATOMIC_SEQ_CST))
-		syscall(SYS_futex, &s.orders->go, FUTEX_WAKE, 1, NULL, NULL, 0);
+	if (__atomic_exchange_n(&s.report->stub_waits, 0, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &s.report->stub_waits, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 /*

@@ -19,7 +19,7 @@
  *
  *   - Make a system call.  Each thread has a filter of its own.  A system call from elsewhere than this text
  *     traps; in this text each permitted call has one address, and there its arguments are checked as far as they
- *     matter.  Everything else kills the process.  A CPU thread may wait for its own orders.go, wake who
+ *     matter.  Everything else kills the process.  A CPU thread may wait for its own report.stub_waits, wake who
  *     waits for its own report.parked, set its FS and GS base, and return from a signal.  All of that gives
  *     user code nothing: the words and the registers are its own.
  *   - Influence the service thread, which reads no memory but its orders, which are mapped read-only: no stack,
@@ -137,9 +137,13 @@ static void park(const struct stub_orders *o, struct stub_report *r)
 		call_wake(__NR_futex, &r->parked, FUTEX_WAKE, 1);
 	for (uint32_t i = o->spin; i && __atomic_load_n(&o->go, __ATOMIC_ACQUIRE) == go; i--)
 		__builtin_ia32_pause();
-	__atomic_store_n(&r->stub_waits, 1, __ATOMIC_SEQ_CST);
-	while (__atomic_load_n(&o->go, __ATOMIC_SEQ_CST) == go)
-		call_wait(__NR_futex, (uint32_t *)&o->go, FUTEX_WAIT, NULL, go);
+	/* not on the orders themselves: the host is slow to find a futex that may not be written */
+	for (;;) {
+		__atomic_store_n(&r->stub_waits, 1, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&o->go, __ATOMIC_SEQ_CST) != go)
+			break;
+		call_wait(__NR_futex, &r->stub_waits, FUTEX_WAIT, NULL, 1);
+	}
 	__atomic_store_n(&r->stub_waits, 0, __ATOMIC_RELAXED);
 }
 
@@ -318,7 +322,7 @@ static void lock_in_cpu(unsigned long slot)
 	end_call(&f);
 	begin_call(&f, after_wait);
 	require(&f, FIELD(nr), __NR_futex);
-	require_argument(&f, 0, ORDERS(slot) + offsetof(struct stub_orders, go));
+	require_argument(&f, 0, REPORT(slot) + offsetof(struct stub_report, stub_waits));
 	require_argument(&f, 1, FUTEX_WAIT);
 	require_argument(&f, 3, 0);
 	end_call(&f);

@@ -17,7 +17,8 @@
  *
  * A CPU thread has parked when report.parked equals orders.go, and runs when it finds orders.go greater.  Who
  * waits says so (the *_waits flag) before reading the word again, and who changes the word looks at the
- * flag afterwards, all seq_cst; so a wake is never lost and never sent to someone awake.
+ * flag afterwards, all seq_cst; so a wake is never lost and never sent to someone awake.  A CPU thread sleeps on its flag,
+ * which who resumes it clears, and looks at its orders again whatever has woken it.
  *
  * The service thread waits for its orders.go as well, carries out its operations, and answers with STUB_RESULT_...:
  *
@@ -100,7 +101,7 @@ struct stub_orders {
 
 struct stub_report {
 	uint32_t parked;		/* orders.go when the thread parked */
-	uint32_t stub_waits;
+	uint32_t stub_waits;		/* slots 1..: and the futex to wake then, of 1 */
 	int32_t tid;
 	/* why it parked; slot 0: STUB_RESULT_... */
 	uint32_t signal;

@@ -10,7 +10,7 @@
  * jumped wherever it liked in the stub's text.  What is trusted is what a thread was like when it parked for
  * the first time, before any user code: struct stub_fresh.  Then, for each thread that has run user code:
  *
- *	the host says that it sleeps in FUTEX_WAIT on its own orders, with the stack pointer and at the address of then
+ *	the host says that it sleeps in FUTEX_WAIT on its own flag, with the stack pointer and at the address of then
  *	all mappings of user code go, so nothing is left that could run but the stub's text, where all threads sleep
  *	its report is emptied, and what it returns to is written there: rt_sigreturn with the context of then
  *	it is resumed, takes all its registers, its signal mask and its signal stack from that, traps, and parks
@@ -52,7 +52,7 @@ bool stub_alive(const struct mm *mm)
 
 /* --- what a thread is like before it runs user code --- */
 
-/* Where it sleeps on its own orders, as the host says: 1; 0: it does not; -EACCES: the host does not say. */
+/* Where it sleeps until it is resumed, as the host says: 1; 0: it does not; -EACCES: the host does not say. */
 static int sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, unsigned long *pc)
 {
 	unsigned long word, call;
@@ -68,7 +68,7 @@ static int sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, unsi
 	if (!told)
 		return -EACCES;
 	return sscanf(line, "%lu %lx %*x %*x %*x %*x %*x %lx %lx", &call, &word, sp, pc) == 4 && call == SYS_futex &&
-	       word == STUB_ORDERS + slot * sizeof(struct stub_orders);
+	       word == STUB_REPORTS + slot * STUB_REPORT_SIZE + offsetof(struct stub_report, stub_waits);
 }
 
 /* Once it does, which takes it a moment after it has parked. */

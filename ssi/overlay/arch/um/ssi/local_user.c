@@ -122,10 +122,11 @@ int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, const void 
 void ssi_slot_resume(const struct ssi_slot *s)
 {
 	struct stub_orders *o = ssi_slot_orders(s);
+	struct stub_report *r = ssi_slot_report(s);
 
 	__atomic_store_n(&o->go, o->go + 1, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&ssi_slot_report(s)->stub_waits, __ATOMIC_SEQ_CST))
-		syscall(__NR_futex, &o->go, FUTEX_WAKE, 1, NULL, NULL, 0);
+	if (__atomic_exchange_n(&r->stub_waits, 0, __ATOMIC_SEQ_CST))
+		syscall(__NR_futex, &r->stub_waits, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 void ssi_slot_place(const struct ssi_slot *s, int host_cpu, int spin)
