@@ -32,7 +32,6 @@ struct mm_node;				/* of the mapping table */
 
 /* A CPU thread of a stub as it parked before it ran user code (stubs.c). */
 struct stub_fresh {
-	uint32_t go;			/* orders.go when it was last like that */
 	uint64_t sp, pc;		/* where it slept; pc 0: not known */
 	uint64_t restorer;		/* address of rt_sigreturn */
 	uint8_t context[sizeof(ucontext_t)] __attribute__((aligned(8)));
@@ -71,7 +70,7 @@ static inline enum dsm_state mapping_state(uint32_t prot)
 
 /* The mm of that id, its stub made if there is none yet.  NULL: no stub could be made (said in the log). */
 struct mm *mm_get(struct machine *m, uint64_t id);
-/* Likewise, but NULL if it has no stub. */
+/* Likewise, but NULL if it has no stub, or one is just being started: for who may do without. */
 struct mm *mm_find_started(struct machine *m, uint64_t id);
 void mm_put(struct machine *m, struct mm *mm);
 /*

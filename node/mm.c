@@ -470,8 +470,12 @@ static void enter_taken(struct machine *m)
 {
 	struct mm *mm;
 
-	while ((mm = stub_next_taken(m)))
-		enter(m, mm, mm_slot(mm, 0).orders->mm);
+	while ((mm = stub_next_taken(m))) {
+		if (mm_slot(mm, 0).orders->mm == STUB_MM_NONE)
+			stub_give_back(m, mm);
+		else
+			enter(m, mm, mm_slot(mm, 0).orders->mm);
+	}
 }
 
 /* Where it hangs, or NULL there.  mms_lock held, as for the three above. */
@@ -516,7 +520,8 @@ struct mm *mm_find_started(struct machine *m, uint64_t id)
 {
 	struct mm *mm;
 
-	pthread_mutex_lock(&m->mms_lock);
+	if (pthread_mutex_trylock(&m->mms_lock))
+		return NULL;
 	mm = *mm_find(m, id);
 	if (mm)
 		mm->references++;

@@ -125,6 +125,7 @@ struct stub_init {
 	uint32_t area;			/* number */
 };
 
+#define STUB_MM_NONE	(~0ull)	/* orders.mm of a stub that the kernel has taken and found dead */
 #define STUB_SPARES_MIN	4	/* a pipeline of a shell's worth */
 #define STUB_SPARES_MAX	16	/* those of what has ended included */
 
@@ -133,7 +134,7 @@ struct stub_init {
  * mapping: odd while it looks at what frames the node holds and gives orders by that.
  *
  * The stubs that pangead has in store stand in spare[], as 1 + the number of their area.  The kernel takes one by writing
- * 0 there and then orders.mm of its slot 0, and wakes who waits for reap_wakes to change.
+ * 0 there and then orders.mm of its slot 0, and wakes who waits for reap_wakes to change; STUB_MM_NONE if it is dead.
  */
 struct stub_arena {
 	struct { uint64_t runs, interrupts, user_ns, mapping, maps, map_ns; } slot[STUB_SLOTS_MAX];

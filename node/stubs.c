@@ -8,14 +8,16 @@
  *
  * The next mm must find nothing of the last one, whose user code may have written whatever it liked to its reports and
  * jumped wherever it liked in the stub's text.  What is trusted is what a thread was like when it parked for
- * the first time, before any user code: struct stub_fresh.  Then, for each thread that has run user code:
+ * the first time, before any user code: struct stub_fresh.  All reports could be written by any user code of the stub,
+ * so for each CPU thread, whether it has run or not:
  *
  *	the host says that it sleeps in FUTEX_WAIT on its own flag, with the stack pointer and at the address of then
  *	all mappings of user code go, so nothing is left that could run but the stub's text, where all threads sleep
  *	its report is emptied, and what it returns to is written there: rt_sigreturn with the context of then
  *	it is resumed, takes all its registers, its signal mask and its signal stack from that, traps, and parks
  *
- * A thread that is not found so, or does not park so, ends with its process.  Its FS and GS base are set anew by the
+ * The service thread must wait for orders, with no answer of its under way.  A thread that is not found so, or does not park
+ * so, ends with its process.  Its FS and GS base are set anew by the
  * first run.
  */
 #define _GNU_SOURCE
@@ -55,7 +57,7 @@ bool stub_alive(const struct mm *mm)
 /* Where it sleeps until it is resumed, as the host says: 1; 0: it does not; -EACCES: the host does not say. */
 static int sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, unsigned long *pc)
 {
-	unsigned long word, call;
+	unsigned long word, call, expected = STUB_ORDERS;	/* the service thread's */
 	char path[64], line[256] = "";
 	FILE *file;
 	bool told;
@@ -67,8 +69,10 @@ static int sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, unsi
 		fclose(file);
 	if (!told)
 		return -EACCES;
+	if (slot)
+		expected = STUB_REPORTS + slot * STUB_REPORT_SIZE + offsetof(struct stub_report, stub_waits);
 	return sscanf(line, "%lu %lx %*x %*x %*x %*x %*x %lx %lx", &call, &word, sp, pc) == 4 && call == SYS_futex &&
-	       word == STUB_REPORTS + slot * STUB_REPORT_SIZE + offsetof(struct stub_report, stub_waits);
+	       word == expected;
 }
 
 /* Once it does, which takes it a moment after it has parked. */
@@ -117,17 +121,21 @@ static void place_service(const struct machine *m, struct mm *mm)
 	mm->served_on = own_node(m)->cpu_start + 1;
 }
 
-static bool has_run(const struct mm *mm, unsigned slot)
-{
-	return mm_slot(mm, slot).orders->go != mm->fresh[slot].go;
-}
-
 static bool sleeps_as_fresh(const struct mm *mm, unsigned slot)
 {
 	const struct stub_fresh *f = &mm->fresh[slot];
 	unsigned long sp, pc;
 
 	return f->pc && falls_asleep(mm, slot, &sp, &pc) && sp == f->sp && pc == f->pc;
+}
+
+/* It waits for orders, and has answered nothing that was not asked for. */
+static bool service_is_idle(const struct mm *mm)
+{
+	unsigned long sp, pc;
+	uint8_t byte;
+
+	return falls_asleep(mm, 0, &sp, &pc) && recv(mm->socket, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
 static void empty_report(const struct mm *mm, unsigned slot)
@@ -159,7 +167,6 @@ static bool reset_thread(struct mm *mm, unsigned slot)
 			return false;
 	} while (s.report->signal == SIGALRM && --tries);
 	s.orders->sync = STUB_SYNC_FS | STUB_SYNC_GS;
-	f->go = s.orders->go;
 	return s.report->signal == SIGTRAP;
 }
 
@@ -169,15 +176,18 @@ static bool reset(struct machine *m, struct mm *mm)
 	struct stub_orders *orders = mm_slot(mm, 0).orders;
 
 	for (unsigned i = 1; i < mm->slots; i++)
-		if (has_run(mm, i) && !sleeps_as_fresh(mm, i))
+		if (!sleeps_as_fresh(mm, i))
 			return false;
+	if (!service_is_idle(mm))
+		return false;
 	calm_thread(mm->pid);
 	unpin_thread(mm->pid);		/* until it is used again */
 	orders->placed = 0;
 	if (!stub_alive(mm) || mm_unmap_all(m, mm))
 		return false;
+	empty_report(mm, 0);
 	for (unsigned i = 1; i < mm->slots; i++) {
-		if (has_run(mm, i) && !reset_thread(mm, i))
+		if (!reset_thread(mm, i))
 			return false;
 		mm->fp[i].length = 0;
 	}
@@ -241,7 +251,7 @@ static int wait_for_threads(struct machine *m, struct mm *mm)
 {
 	int ret = 0;
 
-	mm_slot(mm, 0).orders->pid = mm_slot(mm, 0).orders->tid = mm->pid;
+	mm_slot(mm, 0).orders->pid = mm_slot(mm, 0).orders->tid = mm->tid[0] = mm->pid;
 	for (unsigned i = 1; i < mm->slots && !ret; i++) {
 		do
 			ret = slot_wait(mm_slot(mm, i), 1);
@@ -249,7 +259,6 @@ static int wait_for_threads(struct machine *m, struct mm *mm)
 		mm->tid[i] = mm_slot(mm, i).report->tid;
 		mm_slot(mm, i).orders->pid = mm->pid;
 		mm_slot(mm, i).orders->tid = mm->tid[i];
-		mm->fresh[i].go = 1;
 		if (!ret)
 			note_fresh(mm, i);
 		pin_thread(own_node(m)->cpu_start + i - 1, mm->tid[i]);

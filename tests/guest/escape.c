@@ -227,6 +227,22 @@ static void race(void)
 	_exit(HARMLESS);
 }
 
+/* --- a stack pointer that no page table has --- */
+
+/* Page tables are found by the lower 48 bits: the kernel must not take this for the stack when it follows the thread. */
+static void move_with_stack_pointer(int cpu)
+{
+	static cpu_set_t set;
+	long ret;
+
+	CPU_SET(cpu, &set);
+	asm volatile("mov %%rsp, %%rbx; btc $48, %%rsp; syscall; mov %%rbx, %%rsp"
+		     : "=a"(ret) : "0"(SYS_sched_setaffinity), "D"(0), "S"(sizeof(set)), "d"(&set)
+		     : "rbx", "rcx", "r11", "memory");
+	CHECK(ret == 0);
+	_exit(HARMLESS);
+}
+
 /* --- */
 
 static bool in_machine(void)
@@ -308,6 +324,7 @@ int main(int argc, char **argv)
 		for (unsigned forgery = FORGERIES_WITHOUT_END; forgery < FORGERIES; forgery++)
 			ATTEMPT("forgery", forgery, 0, forge(forgery));
 		ATTEMPT("race", 0, 0, race());
+		ATTEMPT("stack pointer", 0, 0, move_with_stack_pointer(guest.cpus[(cpu + 1) % guest.cpu_count]));
 	}
 	return guest_ok();
 }

@@ -192,13 +192,16 @@ static unsigned long window_end(const struct ssi_fault *fault, unsigned long pag
 static unsigned int give(struct mm_struct *mm, unsigned int node, unsigned long at, unsigned long end,
 			 unsigned long limit, struct wire_map *maps, unsigned int count)
 {
-	pte_t *pte = next_entry(mm, NULL, at);
 	struct wire_map *last = NULL;
+	pte_t *pte = NULL, entry;
+	u32 prot;
 
-	for (; at < limit; pte = next_entry(mm, pte, at)) {
-		pte_t entry = pte ? READ_ONCE(*pte) : __pte(0);
-		u32 prot = ssi_rights_of(entry);
-
+	while (at < limit) {
+		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
+		if (!pte)
+			continue;
+		entry = READ_ONCE(*pte);
+		prot = ssi_rights_of(entry);
 		if (prot && last && extends(last, at, pte_pfn(entry), prot)) {
 			last->pages++;
 		} else if (at >= end || (prot && count == WIRE_MAPS_MAX)) {
@@ -218,7 +221,6 @@ static unsigned int give_around(struct mm_struct *mm, unsigned int node, const s
 				struct wire_map *maps, unsigned int count)
 {
 	unsigned long start = window_start(fault, AROUND_PAGES), end = window_end(fault, AROUND_PAGES);
-
 	unsigned long limit = start + max(fault->pages, GIVE_PAGES) * PAGE_SIZE;
 
 	return give(mm, node, start, end, min(limit, (unsigned long)TASK_SIZE), maps, count);
@@ -228,8 +230,11 @@ static unsigned int give_around(struct mm_struct *mm, unsigned int node, const s
 static unsigned int give_wanted(struct mm_struct *mm, unsigned int node, unsigned long page, u32 need,
 				struct wire_map *maps, unsigned int count)
 {
-	unsigned int end = give(mm, node, page, page + PAGE_SIZE, page + PAGE_SIZE, maps, count);
+	unsigned int end;
 
+	if (page >= TASK_SIZE)		/* a register is whatever user code likes, and page tables are found by some bits only */
+		return count;
+	end = give(mm, node, page, page + PAGE_SIZE, page + PAGE_SIZE, maps, count);
 	if (end == count || (maps[count].prot & need) != need)
 		return count;
 	maps[count].prot |= WIRE_MAP_WANTED;
@@ -254,7 +259,7 @@ static unsigned int give_hot(struct mm_struct *mm, unsigned int node, const stru
 
 static bool may_be_written(struct mm_struct *mm, unsigned long address)
 {
-	pte_t *pte = next_entry(mm, NULL, address & PAGE_MASK);
+	pte_t *pte = address < TASK_SIZE ? next_entry(mm, NULL, address & PAGE_MASK) : NULL;
 
 	return pte && ssi_rights_of(READ_ONCE(*pte)) & SSI_PROT_W;
 }
@@ -474,22 +479,25 @@ static unsigned long give_pages(struct ssi_stream *s, u64 id, unsigned long page
 unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write, unsigned long *give)
 {
 	u64 id = current->mm->context.ssi->id;
-	unsigned long pages, end = 0;
+	unsigned long at, pages, end = 0;
 
 	if (address >= TASK_SIZE)
 		return 0;
 	if (!write)
 		read_around(address);
 	*give = give_pages(s, id, address & PAGE_MASK, write);
+	at = next_fault(address & PAGE_MASK, GIVE_PAGES, write);
 	s->faults = s->mm == id && s->next == (address & PAGE_MASK) ? s->faults + 1 : 0;
 	s->mm = id;
-	s->next = next_fault(address & PAGE_MASK, GIVE_PAGES, write);
+	s->next = at;
 	pages = min(2UL << min(s->faults, 16U), AHEAD_PAGES);
+	/* these sleep: another task may use s meanwhile, and this one another CPU */
 	if (s->faults >= AHEAD_AFTER)
-		end = ahead_end(s->next, pages, write);
+		end = ahead_end(at, pages, write);
 	if (!end)
 		return 0;
-	__mm_populate(s->next, end - s->next, 1);
-	s->next = next_fault(s->next, pages, write);
-	return s->next;
+	__mm_populate(at, end - at, 1);
+	at = next_fault(at, pages, write);
+	s->next = at;
+	return at;
 }

@@ -83,22 +83,29 @@ static void wake_reaper(struct stub_arena *a)
 	syscall(__NR_futex, &a->reap_wakes, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
+/* For that mm; the host may have killed it in store: then for none, pangead sees to it. */
+static uint32_t take_one(struct stub_arena *a, unsigned i, unsigned slot, uint64_t mm)
+{
+	uint32_t number = __atomic_exchange_n(&a->spare[i], 0, __ATOMIC_ACQUIRE);
+	int alive = number && is_alive(&(struct ssi_slot){ number - 1, slot });
+
+	if (number)
+		__atomic_store_n(&ssi_slot_orders(&(struct ssi_slot){ number - 1, 0 })->mm, alive ? mm : STUB_MM_NONE,
+				 __ATOMIC_RELEASE);
+	return alive ? number : 0;
+}
+
 unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm)
 {
 	struct stub_arena *a = ssi_arena();
 	uint32_t number = 0;
 	unsigned i;
 
-	for (i = 0; i < STUB_SPARES_MAX && !number; i++)
-		number = __atomic_exchange_n(&a->spare[i], 0, __ATOMIC_ACQUIRE);
-	if (!number)
-		return 0;
-	if (!is_alive(&(struct ssi_slot){ number - 1, slot })) {
-		__atomic_store_n(&a->spare[i - 1], number, __ATOMIC_RELEASE);	/* pangead sees to it */
-		return 0;
+	for (i = 0; i < STUB_SPARES_MAX && !number; i++) {
+		number = take_one(a, i, slot, mm);
+		if (number)
+			wake_reaper(a);
 	}
-	__atomic_store_n(&ssi_slot_orders(&(struct ssi_slot){ number - 1, 0 })->mm, mm, __ATOMIC_RELEASE);
-	wake_reaper(a);
 	return number;
 }
 
@@ -148,6 +155,8 @@ void ssi_service_flush(struct ssi_service *s)
 
 	order_register(s);
 	if (s->count && !s->error) {
+		/* nothing of the stub runs: what its user code may have answered in advance is not there any more */
+		__atomic_store_n(&r->parked, o->go, __ATOMIC_SEQ_CST);
 		o->op_count = s->count;
 		__atomic_store_n(&o->go, o->go + 1, __ATOMIC_SEQ_CST);
 		syscall(__NR_futex, &o->go, FUTEX_WAKE, 1, NULL, NULL, 0);
