@@ -327,6 +327,10 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		c->fp_mm = 0;
 		stub_lost();
 	}
+	if (t->fault.frame && !ssi_may_access(regs->faultinfo.cr2, FAULT_WRITE(regs->faultinfo))) {
+		t->fault.frame = false;
+		signal = info.si_signo = SIGSEGV;
+	}
 	if (t->fault.frame)
 		interrupt_end();
 	else

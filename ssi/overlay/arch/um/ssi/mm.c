@@ -476,6 +476,20 @@ static unsigned long give_pages(struct ssi_stream *s, u64 id, unsigned long page
 	return pages;
 }
 
+bool ssi_may_access(unsigned long address, bool write)
+{
+	unsigned long flags;
+	u32 rights = 0;
+	pte_t *pte;
+
+	local_irq_save(flags);		/* page tables stay */
+	pte = address < TASK_SIZE ? next_entry(current->mm, NULL, address & PAGE_MASK) : NULL;
+	if (pte)
+		rights = ssi_rights_of(READ_ONCE(*pte));
+	local_irq_restore(flags);
+	return rights & (write ? SSI_PROT_W : SSI_PROT_R);
+}
+
 unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write, unsigned long *give)
 {
 	u64 id = current->mm->context.ssi->id;

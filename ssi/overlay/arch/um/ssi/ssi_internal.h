@@ -299,6 +299,11 @@ unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool 
  */
 unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault, const struct ssi_hot *hot,
 			  struct wire_map *maps, __u64 *epoch);
+/*
+ * Has the current task's page table an entry that permits this?  Where it has not, a stub may show the page all the same,
+ * as who makes an entry old need not flush it: then a frame fault is a page fault as well.
+ */
+bool ssi_may_access(unsigned long address, bool write);
 void ssi_mm_leave(struct ssi_mm *sm, unsigned int node);
 
 /* PROT_READ, PROT_WRITE, PROT_EXEC of struct wire_map */
