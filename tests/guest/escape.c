@@ -245,19 +245,6 @@ static void move_with_stack_pointer(int cpu)
 
 /* --- */
 
-static bool in_machine(void)
-{
-	char line[256];
-	bool found = false;
-	FILE *f = fopen("/proc/cpuinfo", "r");
-
-	CHECK(f);
-	while (!found && fgets(line, sizeof(line), f))
-		found = strstr(line, "User Mode Linux");
-	fclose(f);
-	return found;
-}
-
 static int outcome(pid_t child, int seconds)
 {
 	int status;
@@ -309,7 +296,7 @@ int main(int argc, char **argv)
 
 	guest_start(argc, argv, "escape", 2000);
 	find_sites();
-	if (!in_machine() && !site_count)
+	if (!guest_in_machine() && !site_count)
 		return guest_ok();		/* no stub here */
 	CHECK(site_count > 0);
 	for (int cpu = 0; cpu < guest.cpu_count; cpu++) {

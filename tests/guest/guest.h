@@ -69,6 +69,20 @@ static inline void guest_fail(const char *format, ...)
 			   seen_, seen_, wanted_, wanted_, strerror(errno)); \
 } while (0)
 
+/* Not natively: there are stubs. */
+static inline bool guest_in_machine(void)
+{
+	char line[256];
+	bool found = false;
+	FILE *f = fopen("/proc/cpuinfo", "r");
+
+	CHECK(f);
+	while (!found && fgets(line, sizeof(line), f))
+		found = strstr(line, "User Mode Linux");
+	fclose(f);
+	return found;
+}
+
 static inline int guest_ok(void)
 {
 	printf("ok %s%s%s\n", guest.name, guest.kind ? " " : "", guest.kind ? guest.kind : "");

@@ -15,19 +15,6 @@
 /* Below what the signal stack is used for. */
 enum { LEFT = 1024 };
 
-static bool in_machine(void)
-{
-	char line[256];
-	bool found = false;
-	FILE *f = fopen("/proc/cpuinfo", "r");
-
-	CHECK(f);
-	while (!found && fgets(line, sizeof(line), f))
-		found = strstr(line, "User Mode Linux");
-	fclose(f);
-	return found;
-}
-
 /* The service thread's and one for each CPU of this node. */
 static unsigned count_reports(void)
 {
@@ -61,7 +48,7 @@ static void look_and_leave(unsigned reports)
 int main(int argc, char **argv)
 {
 	guest_start(argc, argv, "leftover", 50);
-	if (!in_machine())
+	if (!guest_in_machine())
 		return guest_ok();		/* no stub here */
 	for (int cpu = 0; cpu < guest.cpu_count; cpu++) {
 		unsigned reports;
