@@ -146,7 +146,8 @@ static void empty_report(const struct mm *mm, unsigned slot)
 		memset(s.report, 0, STUB_REPORT_SIZE);
 	s.report->tid = mm->tid[slot];
 	s.report->parked = s.orders->go;
-	s.report->stub_waits = 1;
+	/* who resumed it for its last frame may look at the word only now */
+	__atomic_store_n(&s.report->stub_waits, 1, __ATOMIC_RELAXED);
 }
 
 /* It sleeps, and nothing else runs. */
