@@ -28,7 +28,7 @@
 #include "log.h"
 #include "memory.h"
 
-#define VERDICT_MS	200	/* for a cause to show up behind a consequence */
+#define VERDICT_MS	1000	/* for a cause to show up behind a consequence: a large kernel takes its time to end */
 #define FAREWELL_MS	500	/* for nodes to end after Stop */
 
 int64_t host_now_ms(void)
