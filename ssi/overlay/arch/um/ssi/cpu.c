@@ -29,6 +29,7 @@ struct trail {
 	unsigned int node;
 	struct ssi_hot hot;
 	unsigned int newest;		/* of hot.data */
+	struct ssi_pages also;
 };
 
 static struct ssi_cpu ssi_cpus[SSI_CPUS_MAX];
@@ -267,6 +268,8 @@ static void note_fault(struct uml_pt_regs *regs, struct trail *t)
 	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
 
 	t->fault.address = regs->faultinfo.cr2;
+	if (!t->fault.frame && ssi_may_access(t->fault.address, FAULT_WRITE(regs->faultinfo)))
+		ssi_habit_note(&current->mm->context.ssi->habits, t->fault.address, FAULT_WRITE(regs->faultinfo));
 	if (!t->fault.frame)
 		t->fault.end = ssi_fault_ahead(&c->stream, t->fault.address, FAULT_WRITE(regs->faultinfo),
 					       &t->fault.pages);
@@ -306,6 +309,7 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		ssi_pin(raw_smp_processor_id());
 		c->pinned = true;
 	}
+	t->fault.also = &t->also;
 	ssi_channel_begin(c);
 	enter(c, sm, node, &t->fault, arrive(t, sm->id, node, regs));
 	c->in_user = 1;
@@ -344,6 +348,8 @@ void ssi_userspace(struct uml_pt_regs *regs)
 	struct trail trail = { .fault.address = REGS_IP(regs->gp) };
 
 	interrupt_end();
-	for (;;)
+	for (;;) {
+		ssi_habit_give(&current->mm->context.ssi->habits, &trail.also);
 		run_user(regs, &trail);
+	}
 }

@@ -158,22 +158,24 @@ static bool can_give(struct mm_struct *mm, unsigned long address, bool *lost)
 	return !prot || held(pte_pfn(entry), prot);
 }
 
-bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, unsigned long address,
+bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, const struct ssi_fault *fault,
 	     unsigned long start, unsigned long end)
 {
 	struct ssi_service service;
 	bool may, lost;
 	unsigned int i;
 
-	if (!n->pending_count && !address)
+	if (!n->pending_count && !fault->address && !fault->also->count)
 		return true;
 	if (ssi_service_begin(&service, slot, ssi_host_cpu(raw_smp_processor_id())))
 		return false;
 	for (i = 0; i < n->pending_count; i++)
 		take(&service, mm, &n->pending[i]);
-	may = can_give(mm, address, &lost);
-	if (may && address)
+	may = can_give(mm, fault->address, &lost);
+	if (may && fault->address)
 		give(&service, mm, start, end, lost);
+	for (i = 0; i < fault->also->count; i++)
+		give(&service, mm, fault->also->address[i], fault->also->address[i] + PAGE_SIZE, false);
 	if (ssi_service_end(&service))
 		return false;
 	n->pending_count = 0;

@@ -39,7 +39,7 @@
 
 static atomic64_t next_id;
 
-int ssi_init_new_context(struct mm_struct *mm)
+int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm)
 {
 	struct ssi_mm *sm = kzalloc(struct_size(sm, node, ssi_boot.node_count), GFP_KERNEL);
 
@@ -47,6 +47,8 @@ int ssi_init_new_context(struct mm_struct *mm)
 		return -ENOMEM;
 	sm->id = atomic64_inc_return(&next_id);
 	raw_spin_lock_init(&sm->lock);
+	if (task != current && current->mm)
+		ssi_habit_fork(&current->mm->context.ssi->habits, &sm->habits);
 	mm->context.ssi = sm;
 	return 0;
 }
@@ -68,6 +70,7 @@ void ssi_destroy_context(struct mm_struct *mm)
 	struct ssi_mm *sm = mm->context.ssi;
 
 	free_stubs(sm);
+	ssi_habit_end(&sm->habits);
 	mm->context.ssi = NULL;
 	kfree(sm);
 }
@@ -330,7 +333,7 @@ static bool map_here(struct ssi_mm *sm, const struct ssi_fault *fault)
 
 	if (fault->frame || !ssi_local_slot(&slot, sm))
 		return false;
-	return ssi_map(&sm->node[0], current->mm, &slot, fault->address, window_start(fault, HERE_PAGES),
+	return ssi_map(&sm->node[0], current->mm, &slot, fault, window_start(fault, HERE_PAGES),
 		       window_end(fault, HERE_PAGES));
 }
 

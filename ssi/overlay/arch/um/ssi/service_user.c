@@ -17,6 +17,7 @@
 
 #define ALIVE_CHECK_NS 64000000		/* beyond the host's tick, so cheap to arm */
 #define OPS_AN_ADD 2			/* at most */
+#define REGISTER_SPAN (16UL << 20)	/* at a time: the host looks at all mappings in there */
 
 static struct stub_orders *orders_of(const struct ssi_service *s)
 {
@@ -134,7 +135,7 @@ static void order(struct ssi_service *s, uint32_t kind, uint64_t addr, uint64_t 
 	};
 }
 
-/* What is mapped and not registered yet, in one go as its addresses follow each other. */
+/* What is mapped and not registered yet, in one go with what lies between, which is registered or not mapped. */
 static void order_register(struct ssi_service *s)
 {
 	if (s->end)
@@ -182,7 +183,7 @@ void ssi_service_give(struct ssi_service *s, unsigned long start, unsigned long 
 		      unsigned int prot)
 {
 	make_room(s);
-	if (s->end != start)
+	if (s->end && (start < s->end || start + length - s->start > REGISTER_SPAN))
 		order_register(s);
 	order(s, STUB_OP_GIVE, start, length, offset, prot);
 	if (!s->end)

@@ -266,8 +266,36 @@ struct ssi_mm_node {
 	struct ssi_range pending[SSI_PENDING_MAX];	/* to be removed before user code runs there again */
 };
 
+/* --- habit.c: what an mm faults on, and what is known of that --- */
+#define HABIT_MAX 64
+
+struct ssi_habit;
+
+struct ssi_habits {
+	struct ssi_habit *origin;	/* its program's, or its siblings' if it was forked; until it ends, as the next two */
+	struct ssi_habit *children, *after;	/* its children's, and its own after a fork */
+	struct ssi_habit *followed;	/* one of these, not a reference */
+	__u64 done;			/* bits of its pages that are there, or cannot be */
+	bool settled;			/* there is nothing to give at the moment */
+};
+
+struct ssi_pages {
+	unsigned int count;
+	unsigned long address[HABIT_MAX];	/* ascending */
+};
+
+/* In fork(), before the child runs; may sleep. */
+void ssi_habit_fork(struct ssi_habits *parent, struct ssi_habits *child);
+/* Nothing uses the mm any more. */
+void ssi_habit_end(struct ssi_habits *s);
+/* The current task has faulted there, and that has been seen to. */
+void ssi_habit_note(struct ssi_habits *s, unsigned long address, bool write);
+/* The current task is about to run: pages to be given to it, which are in its page table then.  May sleep. */
+void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages);
+
 struct ssi_mm {
 	__u64 id;
+	struct ssi_habits habits;
 	unsigned int area;	/* 1 + number of its stub's control area on the kernel host; 0: not known yet */
 	raw_spinlock_t lock;	/* all of node[] */
 	struct ssi_mm_node node[];
@@ -278,6 +306,7 @@ struct ssi_fault {
 	unsigned long address, end;	/* rights around address and up to end; 0: none */
 	unsigned long pages;		/* and up to so many, as far as one mapping goes */
 	bool frame;			/* pangead was asked for the frame, and does not know the page */
+	const struct ssi_pages *also;	/* where that costs little */
 };
 
 #define SSI_HOT_MAX 2
@@ -317,10 +346,10 @@ pte_t *ssi_pte_table(struct mm_struct *mm, unsigned long address, unsigned long 
 
 /* --- map.c --- */
 /*
- * Do what is pending on the kernel host and give what [start, end) lacks around address (0: nothing was faulted on), all
- * without the daemon.  false: the daemon must do what is pending then, and give.  ssi_mm.lock held.
+ * Do what is pending on the kernel host and give what [start, end) lacks around the fault (address 0: there was none),
+ * and its other pages, all without the daemon.  false: the daemon must do what is pending then, and give.  ssi_mm.lock held.
  */
-bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, unsigned long address,
+bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, const struct ssi_fault *fault,
 	     unsigned long start, unsigned long end);
 
 #endif

@@ -7,6 +7,7 @@
 #define __UM_SSI_H
 
 struct mm_struct;
+struct task_struct;
 struct uml_pt_regs;
 
 #ifdef CONFIG_UML_SSI
@@ -18,7 +19,7 @@ extern int ssi_active;
 void ssi_userspace(struct uml_pt_regs *regs);
 /* The physical memory file that the daemon gave, or -1. */
 int ssi_frame_fd(void);
-int ssi_init_new_context(struct mm_struct *mm);
+int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm);
 void ssi_destroy_context(struct mm_struct *mm);
 /* Take away what every node's stub of mm maps in [start, end); done when this returns. Any context. */
 void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end);
@@ -34,7 +35,7 @@ void ssi_leave_wait(void *context);
 #define ssi_active 0
 static inline void ssi_userspace(struct uml_pt_regs *regs) { }
 static inline int ssi_frame_fd(void) { return -1; }
-static inline int ssi_init_new_context(struct mm_struct *mm) { return 0; }
+static inline int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm) { return 0; }
 static inline void ssi_destroy_context(struct mm_struct *mm) { }
 static inline void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end) { }
 static inline int ssi_in_user(void) { return 0; }

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a program faults on, remembered for the next time.
+ *
+ * A page fault takes a trap, a hand-over and an order to the stub, ten times as long as making its page.  And most come
+ * again and again: a child of fork() faults on what the last child did, its parent on what it wrote after the last fork(),
+ * and a program, started anew, on the same code and data.  So the first faults of each are noted, and the next one gets
+ * all these pages at once, before it runs, as far as they are mapped by then; with the first fault on one of those
+ * that are not, what has been mapped since.
+ *
+ *	a child of fork()     follows what its siblings did		kept with the parent's mm
+ *	a parent, after it    follows what it did itself		kept with its mm
+ *	a program             follows the last runs of its file		kept in a table
+ *
+ * Pages that have been given do not fault, so a habit never loses what is not needed any more: now and then it is
+ * forgotten, and learned anew.  It never gives more than its program may access, and writes to private memory only.  What it
+ * takes in vain is at most HABIT_MAX pages a process.
+ *
+ * On the kernel host only, where giving a page does not bring its frame from elsewhere.
+ */
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/sort.h>
+#include <linux/userfaultfd_k.h>
+#include <ssi.h>
+#include "ssi_internal.h"
+
+#define RELEARN		64	/* uses */
+#define PROGRAMS	64
+#define WRITTEN		1UL	/* beside a page's address */
+
+struct ssi_habit {
+	refcount_t references;
+	raw_spinlock_t lock;
+	unsigned int uses, count;
+	unsigned long fault[HABIT_MAX];		/* address of the page, WRITTEN */
+};
+
+static struct {
+	raw_spinlock_t lock;
+	unsigned int next;			/* to be replaced */
+	struct { dev_t dev; unsigned long ino; struct ssi_habit *habit; } program[PROGRAMS];
+} programs = { .lock = __RAW_SPIN_LOCK_UNLOCKED(programs.lock) };
+
+/* NULL where there is no memory: nothing is remembered then. */
+static struct ssi_habit *make(void)
+{
+	struct ssi_habit *h = kzalloc(sizeof(*h), GFP_KERNEL);
+
+	if (!h)
+		return NULL;
+	refcount_set(&h->references, 1);
+	raw_spin_lock_init(&h->lock);
+	return h;
+}
+
+static struct ssi_habit *get(struct ssi_habit *h)
+{
+	if (h)
+		refcount_inc(&h->references);
+	return h;
+}
+
+static void put(struct ssi_habit *h)
+{
+	if (h && refcount_dec_and_test(&h->references))
+		kfree(h);
+}
+
+/* From now on, and from its beginning. */
+static void follow(struct ssi_habits *s, struct ssi_habit *h)
+{
+	unsigned long flags;
+
+	if (!h)
+		return;
+	raw_spin_lock_irqsave(&h->lock, flags);
+	if (++h->uses % RELEARN == 0)
+		h->count = 0;
+	raw_spin_unlock_irqrestore(&h->lock, flags);
+	WRITE_ONCE(s->done, 0);
+	WRITE_ONCE(s->followed, h);
+	WRITE_ONCE(s->settled, false);
+}
+
+/* Threads may fork at the same time. */
+static void have(struct ssi_habit **place)
+{
+	struct ssi_habit *h = READ_ONCE(*place) ? NULL : make();
+
+	if (h && cmpxchg(place, NULL, h))
+		put(h);
+}
+
+void ssi_habit_fork(struct ssi_habits *parent, struct ssi_habits *child)
+{
+	have(&parent->children);
+	have(&parent->after);
+	child->origin = get(parent->children);
+	follow(child, child->origin);
+	follow(parent, parent->after);
+}
+
+void ssi_habit_end(struct ssi_habits *s)
+{
+	put(s->origin);
+	put(s->children);
+	put(s->after);
+}
+
+/* --- of programs --- */
+
+static struct ssi_habit *find_program(dev_t dev, unsigned long ino)
+{
+	struct ssi_habit *found = NULL;
+	unsigned long flags;
+	unsigned int i;
+
+	raw_spin_lock_irqsave(&programs.lock, flags);
+	for (i = 0; i < PROGRAMS && !found; i++)
+		if (programs.program[i].habit && programs.program[i].dev == dev && programs.program[i].ino == ino)
+			found = get(programs.program[i].habit);
+	raw_spin_unlock_irqrestore(&programs.lock, flags);
+	return found;
+}
+
+static void add_program(dev_t dev, unsigned long ino, struct ssi_habit *h)
+{
+	struct ssi_habit *old;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&programs.lock, flags);
+	old = programs.program[programs.next].habit;
+	programs.program[programs.next].dev = dev;
+	programs.program[programs.next].ino = ino;
+	programs.program[programs.next].habit = get(h);
+	programs.next = (programs.next + 1) % PROGRAMS;
+	raw_spin_unlock_irqrestore(&programs.lock, flags);
+	put(old);
+}
+
+static struct ssi_habit *habit_of_program(struct mm_struct *mm)
+{
+	struct file *exe = get_mm_exe_file(mm);
+	struct ssi_habit *h;
+	struct inode *inode;
+
+	if (!exe)
+		return NULL;
+	inode = file_inode(exe);
+	h = find_program(inode->i_sb->s_dev, inode->i_ino);
+	if (!h) {
+		h = make();
+		if (h)
+			add_program(inode->i_sb->s_dev, inode->i_ino, h);
+	}
+	fput(exe);
+	return h;
+}
+
+/* --- what was faulted on --- */
+
+void ssi_habit_note(struct ssi_habits *s, unsigned long address, bool write)
+{
+	struct ssi_habit *h = READ_ONCE(s->followed);
+	unsigned long page = address & PAGE_MASK, flags;
+	unsigned int i;
+
+	if (!h)
+		return;
+	raw_spin_lock_irqsave(&h->lock, flags);
+	for (i = 0; i < h->count && (h->fault[i] & PAGE_MASK) != page; i++)
+		;
+	if (i < h->count) {
+		h->fault[i] |= write ? WRITTEN : 0;
+		if (s->done != (h->count < HABIT_MAX ? BIT_ULL(h->count) - 1 : ~0ULL))
+			WRITE_ONCE(s->settled, false);
+	} else if (i < HABIT_MAX) {
+		h->fault[h->count++] = page | (write ? WRITTEN : 0);
+	}
+	if (i < HABIT_MAX)
+		WRITE_ONCE(s->done, s->done | BIT_ULL(i));
+	raw_spin_unlock_irqrestore(&h->lock, flags);
+}
+
+/* --- what is given --- */
+
+static bool may_be_given(const struct vm_area_struct *vma, unsigned long fault)
+{
+	if (vma->vm_flags & (VM_IO | VM_PFNMAP | VM_HUGETLB) || userfaultfd_armed((struct vm_area_struct *)vma))
+		return false;
+	if (fault & WRITTEN)
+		return (vma->vm_flags & (VM_WRITE | VM_SHARED)) == VM_WRITE;
+	return vma->vm_flags & VM_READ;
+}
+
+static bool is_there(struct mm_struct *mm, unsigned long fault)
+{
+	u32 need = fault & WRITTEN ? SSI_PROT_W : SSI_PROT_R;
+	unsigned long flags, next;
+	pte_t *pte;
+	bool yes;
+
+	local_irq_save(flags);		/* page tables stay */
+	pte = ssi_pte_table(mm, fault & PAGE_MASK, &next);
+	yes = pte && ssi_rights_when_young(READ_ONCE(*pte)) & need;
+	local_irq_restore(flags);
+	return yes;
+}
+
+/* mmap_lock held, and again afterwards. */
+static bool make_there(struct mm_struct *mm, unsigned long fault)
+{
+	bool unlocked;
+
+	return is_there(mm, fault) ||
+	       !fixup_user_fault(mm, fault & PAGE_MASK, fault & WRITTEN ? FAULT_FLAG_WRITE : 0, &unlocked);
+}
+
+static int by_address(const void *a, const void *b)
+{
+	unsigned long x = *(const unsigned long *)a, y = *(const unsigned long *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Those that are not done yet. */
+static unsigned int collect(struct ssi_habit *h, u64 done, unsigned long *faults, u8 *numbers)
+{
+	unsigned int i, n = 0;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&h->lock, flags);
+	for (i = 0; i < h->count; i++)
+		if (!(done & BIT_ULL(i))) {
+			numbers[n] = i;
+			faults[n++] = h->fault[i];
+		}
+	raw_spin_unlock_irqrestore(&h->lock, flags);
+	return n;
+}
+
+static void give(struct ssi_habits *s, struct mm_struct *mm, struct ssi_pages *pages)
+{
+	unsigned long faults[HABIT_MAX];
+	u8 numbers[HABIT_MAX];
+	unsigned int i, n = collect(READ_ONCE(s->followed), READ_ONCE(s->done), faults, numbers);
+
+	if (!n || mmap_read_lock_killable(mm))
+		return;
+	for (i = 0; i < n; i++) {
+		struct vm_area_struct *vma = vma_lookup(mm, faults[i] & PAGE_MASK);
+
+		if (!vma)
+			continue;
+		WRITE_ONCE(s->done, s->done | BIT_ULL(numbers[i]));
+		if (may_be_given(vma, faults[i]) && make_there(mm, faults[i]))
+			pages->address[pages->count++] = faults[i] & PAGE_MASK;
+	}
+	mmap_read_unlock(mm);
+	sort(pages->address, pages->count, sizeof(pages->address[0]), by_address, NULL);
+}
+
+void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages)
+{
+	pages->count = 0;
+	if (READ_ONCE(s->settled))
+		return;
+	WRITE_ONCE(s->settled, true);
+	if (!READ_ONCE(s->followed) && !s->origin) {
+		s->origin = habit_of_program(current->mm);
+		follow(s, s->origin);
+		WRITE_ONCE(s->settled, true);
+	}
+	if (READ_ONCE(s->followed) && !ssi_cpu_node(raw_smp_processor_id()))
+		give(s, current->mm, pages);
+}
