@@ -496,7 +496,7 @@ static int report(struct run *r)
 	context_get_gp(r->frame, (uint64_t *)event.gp);
 	event.gp[CONTEXT_ORIG_AX] = r->signal == SIGSYS ? (uint64_t)r->slot.report->syscall : NO_SYSCALL;
 	event.gp[CONTEXT_FS_BASE] = r->slot.orders->fs_base;
-	event.gp[CONTEXT_GS_BASE] = r->slot.orders->gs_base;
+	event.gp[CONTEXT_GS_BASE] = stub_user_gs(r->slot.orders->gs_base);
 	if (r->message->flags & WIRE_RUN_LOADED)
 		return send_event(r, &event, NULL, 0);
 	area = find_fp(r, &size);

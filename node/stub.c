@@ -36,6 +36,7 @@
  * first taken from all nodes; on the kernel host it is not, so there such a process may read and write frames that
  * it has given back (README, limits).
  */
+#define _GNU_SOURCE
 #include <asm/prctl.h>
 #include <asm/unistd.h>
 #include <errno.h>
@@ -147,22 +148,124 @@ static void park(const struct stub_orders *o, struct stub_report *r)
 	__atomic_store_n(&r->stub_waits, 0, __ATOMIC_RELAXED);
 }
 
+static void set_bases(const struct stub_orders *o)
+{
+	if (o->sync & STUB_SYNC_FS)
+		call_base(__NR_arch_prctl, ARCH_SET_FS, o->fs_base);
+	if (o->sync & STUB_SYNC_GS)
+		call_base(__NR_arch_prctl, ARCH_SET_GS, o->gs_base);
+}
+
+/*
+ * Gates (ssi/overlay/arch/um/ssi/gate.c): a system call that comes by a jump.  rax: its number; rcx: what to report as the
+ * instruction pointer, behind a system call that does as well; r11 is free.  The GS base is the report.
+ *
+ * Nothing is blocked here.  A SIGALRM leaves a note, which is looked at before user code goes on; in the sequence from
+ * there to user code the handler leads to gate_alarm instead, where what was about to be loaded is still in the report.
+ */
+#define STRING(x) #x
+#define S(x) STRING(x)
+#define GREG(i) "(" S(STUB_GATE_FRAME) " + 40 + 8 * (" S(i) "))"	/* in the order of enum REG_... */
+#define FEATURES "(" S(STUB_GATE_FP) " + 464 + 8)"		/* struct _fpx_sw_bytes.xfeatures */
+asm(".pushsection .gate, \"ax\"\n"
+    ".macro each_register what\n"
+    "	\\what %r8, 0; \\what %r9, 1; \\what %r10, 2; \\what %r12, 4; \\what %r13, 5; \\what %r14, 6\n"
+    "	\\what %r15, 7; \\what %rdi, 8; \\what %rsi, 9; \\what %rbp, 10\n"
+    ".endm\n"
+    ".macro keep register, i\n	mov \\register, %gs:" GREG(\\i) "\n.endm\n"
+    ".macro load register, i\n	mov " GREG(\\i) "(%rbx), \\register\n.endm\n"
+    "gate:\n"
+    "	cmpl $0, %gs:28; jne 1f\n"
+    "	lea -2(%rcx), %r11; jmp *%r11\n"
+    "1:	each_register keep\n"
+    "	keep %rbx, 11; keep %rdx, 12; keep %rax, 13; keep %rcx, 14; keep %rsp, 15; keep %rcx, 16\n"
+    "	rdgsbase %rbx\n"
+    "	lea " S(STUB_REPORT_SIZE) "(%rbx), %rsp\n"
+    "	pushfq; popq " GREG(17) "(%rbx); cld\n"
+    "	mov " FEATURES "(%rbx), %eax; mov 4 + " FEATURES "(%rbx), %edx; xsave64 " S(STUB_GATE_FP) "(%rbx)\n"
+    "	xor %esi, %esi\n"
+    "gate_call:\n"
+    "	mov %rbx, %rdi; call gate_park\n"
+    "gate_leave:\n"
+    "	cmpl $0, 40(%rbx); jne gate_alarm\n"
+    "	test %eax, %eax; jne gate_return\n"
+    "	mov " FEATURES "(%rbx), %eax; mov 4 + " FEATURES "(%rbx), %edx; xrstor64 " S(STUB_GATE_FP) "(%rbx)\n"
+    "	pushq " GREG(17) "(%rbx); popfq\n"
+    "	each_register load\n"
+    "	load %r11, 3; load %rdx, 12; load %rax, 13; load %rcx, 14; load %rsp, 15; load %rbx, 11\n"
+    "	jmp *%gs:" GREG(16) "\n"
+    "gate_return:\n"		/* all that rt_sigreturn can */
+    "	lea " S(STUB_GATE_FRAME) "(%rbx), %rsp; mov $15, %eax\n"
+    "	syscall\ngate_returned: hlt\n"
+    "gate_alarm:\n"
+    "	mov $1, %esi; lea " S(STUB_REPORT_SIZE) "(%rbx), %rsp; jmp gate_call\n"
+    ".popsection");
+extern char gate_leave[], gate_returned[], gate_alarm[];
+
+/* What xsave does not write: as in the frame of a signal. */
+static void prepare_gate(struct stub_report *r, const ucontext_t *context)
+{
+	const uint8_t *fp = (const uint8_t *)context->uc_mcontext.fpregs;
+	const struct _fpx_sw_bytes *sw = (const void *)(fp + 464);
+	ucontext_t *frame = (void *)((uint8_t *)r + STUB_GATE_FRAME);
+
+	if (!fp || sw->magic1 != FP_XSTATE_MAGIC1 || sw->extended_size > STUB_GATE_STACK - STUB_GATE_FP)
+		return;
+	memcpy(frame, context, offsetof(ucontext_t, uc_sigmask) + 8);
+	frame->uc_mcontext.fpregs = (void *)((uint8_t *)r + STUB_GATE_FP);
+	memcpy(frame->uc_mcontext.fpregs, fp, sw->extended_size);
+	r->gate_ready = 1;
+}
+
+/* 0: to go on as gate_leave does; 1: it takes more. */
+__attribute__((used)) static int gate_park(struct stub_report *r, int alarm)
+{
+	const struct stub_orders *o = (void *)ORDERS(own_slot());
+	const ucontext_t *frame = (void *)((uint8_t *)r + STUB_GATE_FRAME);
+
+	if (alarm)
+		__atomic_store_n(&r->alarm, 0, __ATOMIC_SEQ_CST);
+	r->signal = alarm ? SIGALRM : SIGSYS;
+	r->code = alarm ? SI_TKILL : 1;		/* SYS_SECCOMP */
+	r->syscall = frame->uc_mcontext.gregs[REG_RAX];
+	r->context_offset = STUB_GATE_FRAME;
+	park(o, r);
+	set_bases(o);
+	return o->gs_base != (uintptr_t)r;
+}
+
+/* SIGALRM in this text, not blocked: user code has come through a gate. */
+static void interrupt_gate(struct stub_report *r, greg_t *registers)
+{
+	uintptr_t ip = registers[REG_RIP];
+
+	r->alarm = 1;
+	if (ip < (uintptr_t)gate_leave || ip >= (uintptr_t)gate_returned)
+		return;
+	registers[REG_RIP] = (uintptr_t)gate_alarm;
+	registers[REG_RBX] = (uintptr_t)r;
+}
+
 /* Every signal of a CPU thread, with all others blocked until it returns. */
 static void handler(int sig, siginfo_t *info, void *context)
 {
 	const struct stub_orders *o = (void *)ORDERS(own_slot());
 	struct stub_report *r = (void *)REPORT(own_slot());
+	greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
 
+	if (sig == SIGALRM && registers[REG_RIP] - STUB_TEXT < STUB_TEXT_SIZE && registers[REG_RIP] >= STUB_TEXT) {
+		interrupt_gate(r, registers);
+		return;
+	}
 	r->signal = sig;
 	r->code = info->si_code;
 	r->syscall = info->si_syscall;
 	r->address = (uintptr_t)info->si_addr;
 	r->context_offset = (uintptr_t)context - (uintptr_t)r;
 	park(o, r);
-	if (o->sync & STUB_SYNC_FS)
-		call_base(__NR_arch_prctl, ARCH_SET_FS, o->fs_base);
-	if (o->sync & STUB_SYNC_GS)
-		call_base(__NR_arch_prctl, ARCH_SET_GS, o->gs_base);
+	set_bases(o);
+	if (o->gs_base == (uintptr_t)r && !r->gate_ready)
+		prepare_gate(r, context);
 }
 
 /*
@@ -171,8 +274,6 @@ static void handler(int sig, siginfo_t *info, void *context)
  * which ioctls the range permits, in orders that it cannot write: EFAULT means that the rest is done (pangead tries it
  * when it starts, mm.c).
  */
-#define STRING(x) #x
-#define S(x) STRING(x)
 asm(".pushsection .text\n"
     ".macro call_service\n"		/* one address for all of them */
     "	lea 77f(%rip), %rbp; jmp service_call\n"
@@ -320,6 +421,9 @@ static void lock_in_cpu(unsigned long slot)
 	begin_call(&f, after_return);
 	require(&f, FIELD(nr), __NR_rt_sigreturn);
 	end_call(&f);
+	begin_call(&f, gate_returned);
+	require(&f, FIELD(nr), __NR_rt_sigreturn);
+	end_call(&f);
 	begin_call(&f, after_wait);
 	require(&f, FIELD(nr), __NR_futex);
 	require_argument(&f, 0, REPORT(slot) + offsetof(struct stub_report, stub_waits));
@@ -360,8 +464,7 @@ static _Noreturn void cpu_thread(void)
 	struct stub_report *r = (void *)REPORT(own_slot());
 	stack_t stack = {
 		.ss_sp = r->stack,
-		/* this very stack: it is not needed any more once the first signal has come */
-		.ss_size = STUB_REPORT_SIZE - sizeof(*r) - START_STACK_SIZE,
+		.ss_size = STUB_GATE_FRAME - sizeof(*r),
 	};
 
 	r->tid = sys(__NR_gettid);

@@ -25,6 +25,9 @@
  *   to pangead  by a byte on STUB_FD_SOCKET, where user code can neither read nor write
  *   to the kernel, which gives orders only while none of the stub's other threads runs user code, in its report
  *
+ * Where system calls are frequent the kernel replaces them by jumps (gates), which come here without a trap.  They leave in
+ * the report what a signal would have, and park in the same way.
+ *
  * Who gives orders owns the slot meanwhile (orders.owner).  What the kernel has mapped pangead does not know, so
  * orders.kernel_maps tells it to forget what it believes to be mapped.
  */
@@ -38,6 +41,13 @@
 #define STUB_REPORTS		0x7f9000200000
 #define STUB_REPORT_SIZE	0x8000			/* with the signal stack behind it */
 #define STUB_SLOTS_MAX		65
+#define STUB_GATE		0x7f9000080000		/* gates lead here (ssi/overlay/arch/um/ssi/gate.c) */
+
+/* What a CPU thread leaves there, in its report, that came through a gate: as a signal frame, and its stack. */
+#define STUB_GATE_FRAME		0x6000
+#define STUB_GATE_FP		0x6400
+#define STUB_GATE_STACK		0x7800			/* to STUB_REPORT_SIZE */
+
 #define STUB_OPS_MAX		64
 
 /* Descriptors that the stub program is started with. */
@@ -107,8 +117,9 @@ struct stub_report {
 	uint32_t signal;
 	int32_t code, syscall;		/* si_code, si_syscall */
 	uint32_t context_offset;	/* of the ucontext in this report */
-	uint32_t reserved;
+	uint32_t gate_ready;		/* what a gate leaves can be left */
 	uint64_t address;		/* si_addr */
+	uint32_t alarm;			/* SIGALRM came in a gate */
 	uint8_t stack[] __attribute__((aligned(64)));	/* to STUB_REPORT_SIZE */
 };
 
@@ -116,8 +127,15 @@ _Static_assert(sizeof(struct stub_orders) == 4096, "the orders of a slot are one
 _Static_assert(offsetof(struct stub_orders, op_count) == 12 && offsetof(struct stub_orders, ops) == 32 &&
 	       offsetof(struct stub_op, offset) == 24 && offsetof(struct stub_op, prot) == 32 &&
 	       offsetof(struct stub_op, kind) == 36 && sizeof(struct stub_op) == 40 &&
-	       offsetof(struct stub_orders, owner) == 2608 && offsetof(struct stub_orders, other_time) == 2624 && offsetof(struct stub_report, signal) == 12,
+	       offsetof(struct stub_orders, owner) == 2608 && offsetof(struct stub_orders, other_time) == 2624 && offsetof(struct stub_report, signal) == 12 &&
+	       offsetof(struct stub_report, gate_ready) == 28 && offsetof(struct stub_report, alarm) == 40,
 	       "what the service thread's code in stub.c knows");
+
+/* The GS base of user code; where that is 0, gates may have it to find the report. */
+static inline uint64_t stub_user_gs(uint64_t gs_base)
+{
+	return gs_base - STUB_REPORTS < STUB_SLOTS_MAX * STUB_REPORT_SIZE ? 0 : gs_base;
+}
 
 /* What the stub reads from STUB_FD_SOCKET first. */
 struct stub_init {

@@ -335,6 +335,10 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		t->fault.frame = false;
 		signal = info.si_signo = SIGSEGV;
 	}
+	if (signal == SIGSYS)
+		ssi_gate_pass(sm, regs);
+	if (signal == SIGSYS && !node)
+		ssi_gate_consider(c->sites, sm, regs);
 	if (t->fault.frame)
 		interrupt_end();
 	else

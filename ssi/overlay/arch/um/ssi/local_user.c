@@ -27,6 +27,7 @@
 static struct stub_arena *arena;
 static unsigned slots;			/* of an area */
 static struct context_layout layout;
+static int may_gate;
 
 int ssi_open_arena(int fd, unsigned int cpus)
 {
@@ -40,6 +41,7 @@ int ssi_open_arena(int fd, unsigned int cpus)
 	close(fd);
 	context_layout_init(&layout);
 	arena = map;
+	may_gate = ssi_may_gate();
 	return 0;
 }
 
@@ -104,10 +106,19 @@ static int load_fp(const struct ssi_slot *s, ucontext_t *frame, const void *fp, 
 	return context_set_fp(&layout, area, room, fp, length) ? 0 : -EFAULT;
 }
 
+/*
+ * A gate finds its report by the GS base, if user code does not use that itself.  What is single-stepped goes where
+ * single steps can follow.
+ */
+static uint64_t real_gs(const struct ssi_slot *s, uint64_t gs, int singlestep)
+{
+	return gs || singlestep || !may_gate ? gs : STUB_REPORTS + s->number * STUB_REPORT_SIZE;
+}
+
 int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, const void *fp, int fp_size, int singlestep)
 {
 	struct stub_orders *o = ssi_slot_orders(s);
-	uint64_t fs = gp[CONTEXT_FS_BASE], gs = gp[CONTEXT_GS_BASE];
+	uint64_t fs = gp[CONTEXT_FS_BASE], gs = real_gs(s, gp[CONTEXT_GS_BASE], singlestep);
 	ucontext_t *frame = frame_of(s);
 
 	if (!frame)
@@ -225,7 +236,7 @@ int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long
 	context_get_gp(frame, gp);
 	gp[CONTEXT_ORIG_AX] = ssi_slot_signal(s) == SIGSYS ? (unsigned long)r->syscall : NO_SYSCALL;
 	gp[CONTEXT_FS_BASE] = o->fs_base;
-	gp[CONTEXT_GS_BASE] = o->gs_base;
+	gp[CONTEXT_GS_BASE] = stub_user_gs(o->gs_base);
 	return ssi_slot_read_fp(s, fp, fp_size);
 }
 

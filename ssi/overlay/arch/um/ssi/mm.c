@@ -47,8 +47,10 @@ int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm)
 		return -ENOMEM;
 	sm->id = atomic64_inc_return(&next_id);
 	raw_spin_lock_init(&sm->lock);
-	if (task != current && current->mm)
+	if (task != current && current->mm) {
 		ssi_habit_fork(&current->mm->context.ssi->habits, &sm->habits);
+		sm->gates = current->mm->context.ssi->gates;
+	}
 	mm->context.ssi = sm;
 	return 0;
 }

@@ -131,6 +131,18 @@ void ssi_service_unmap(struct ssi_service *s, unsigned long start, unsigned long
 void ssi_service_give(struct ssi_service *s, unsigned long start, unsigned long length, unsigned long long offset,
 		      unsigned int prot);
 
+/* gate_user.c */
+#define SSI_GATE_SIZE	32
+#define SSI_GATE_ROOM	5		/* bytes of a jump */
+#define SSI_GATE_RETURN	19		/* behind the system call of a gate */
+#define SSI_GATE_COMMON	64		/* bytes of what the gates of a page jump to, at its end */
+
+/* May system calls be replaced by jumps: PANGEA_GATES, and what the host can. */
+int ssi_may_gate(void);
+/* A page of so many bytes for gates, and gate number n in it, for that instruction, which the jump replaces. */
+void ssi_prepare_gates(unsigned char *page, unsigned long size);
+void ssi_write_gate(unsigned char *page, unsigned long size, unsigned int n, const unsigned char *instruction);
+
 struct clock_page;
 
 /* This host's; whether its TSC is good for that and nobody has forbidden it. */
@@ -168,6 +180,19 @@ struct ssi_stream {
 	unsigned int gives;		/* in sequence so far, up to a few */
 };
 
+/* --- gate.c --- */
+#define SSI_TRAP_SITES 16
+
+struct ssi_trap_site { __u64 mm; unsigned long ip; unsigned int uses; };
+
+struct ssi_mm;
+struct uml_pt_regs;
+
+/* The current task has made a system call; if that came through a gate, to what it stands for. */
+void ssi_gate_pass(const struct ssi_mm *sm, struct uml_pt_regs *regs);
+/* It came by a trap: is it frequent?  May sleep. */
+void ssi_gate_consider(struct ssi_trap_site *sites, const struct ssi_mm *sm, const struct uml_pt_regs *regs);
+
 /* --- cpu.c --- */
 /* What a CPU and its executor last exchanged, and the message in hand.  Only the CPU's own thread uses it. */
 struct ssi_cpu {
@@ -177,6 +202,7 @@ struct ssi_cpu {
 	unsigned int exchanges;		/* so far, changed while busy */
 	bool pinned;
 	struct ssi_stream stream;
+	struct ssi_trap_site sites[SSI_TRAP_SITES];
 	unsigned int copy_pause;	/* so many accesses to user memory are not tried on the node */
 	__u64 fp_mm;			/* fp was last exchanged for this mm; 0: nothing was */
 	__u32 fp_length;
@@ -296,6 +322,7 @@ void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages);
 struct ssi_mm {
 	__u64 id;
 	struct ssi_habits habits;
+	unsigned long gates;	/* where they are mapped; 0: nowhere */
 	unsigned int area;	/* 1 + number of its stub's control area on the kernel host; 0: not known yet */
 	raw_spinlock_t lock;	/* all of node[] */
 	struct ssi_mm_node node[];

@@ -21,6 +21,8 @@ void ssi_userspace(struct uml_pt_regs *regs);
 int ssi_frame_fd(void);
 int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm);
 void ssi_destroy_context(struct mm_struct *mm);
+/* The new mm of exec(), with what the kernel maps in every one.  0 or -EINTR. */
+int ssi_setup_gates(struct mm_struct *mm);
 /* Take away what every node's stub of mm maps in [start, end); done when this returns. Any context. */
 void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end);
 /* Is the user half of this CPU running, so that the kernel thread only waits? */
@@ -37,6 +39,7 @@ static inline void ssi_userspace(struct uml_pt_regs *regs) { }
 static inline int ssi_frame_fd(void) { return -1; }
 static inline int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm) { return 0; }
 static inline void ssi_destroy_context(struct mm_struct *mm) { }
+static inline int ssi_setup_gates(struct mm_struct *mm) { return 0; }
 static inline void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end) { }
 static inline int ssi_in_user(void) { return 0; }
 static inline void ssi_cpu_idle(void) { }
