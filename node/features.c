@@ -8,8 +8,13 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 #include "features.h"
+
+#ifndef HWCAP2_FSGSBASE
+#define HWCAP2_FSGSBASE 2
+#endif
 
 enum word { W1_EDX, W1_ECX, W7_EBX, W7_ECX, W7_EDX, W7_1_EAX, WD_1_EAX, WX_ECX, WX_EDX };
 
@@ -79,6 +84,8 @@ void features_read(struct features *f)
 		xstate_cpuid(leaves[i].leaf, leaves[i].sub, r);
 		f->words[i] = r[leaves[i].reg];
 	}
+	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE))	/* the host can be told to leave it off */
+		f->words[W7_EBX] &= ~1u;
 	if (!(f->words[W1_ECX] & 1u << 27))	/* OSXSAVE */
 		return;
 	f->xcr0 = read_xcr0();

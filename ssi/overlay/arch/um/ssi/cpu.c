@@ -335,9 +335,9 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		t->fault.frame = false;
 		signal = info.si_signo = SIGSEGV;
 	}
-	if (signal == SIGSYS)
-		ssi_gate_pass(sm, regs);
-	if (signal == SIGSYS && !node)
+	if (signal != SIGSYS)
+		ssi_gate_leave(sm, regs);
+	else if (!ssi_gate_pass(sm, regs) && !node)
 		ssi_gate_consider(c->sites, sm, regs);
 	if (t->fault.frame)
 		interrupt_end();

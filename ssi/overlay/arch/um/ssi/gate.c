@@ -17,7 +17,7 @@
  * with fork() and to other nodes.  The address that is reported tells the gate, and gates[] where it stands.  If
  * the GS base, by which the stub's text finds the report, is not the slot's (on other nodes, when a debugger
  * single-steps, or the program has its own), the gate makes a system call by itself, which traps: all is the same but for
- * the time.
+ * the time.  Who is interrupted in a gate goes on at the system call that it stands for, and is never seen in there.
  *
  * Programs see the jump where they read their own code.  Only private mappings of files are changed that may be executed
  * and not written to, and not those of a process that is being traced.  PANGEA_GATES=off in the environment: no gates.
@@ -28,6 +28,7 @@
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/sched.h>
+#include <linux/sizes.h>
 #include <asm/unistd.h>
 #include <ssi.h>
 #include <sysdep/ptrace.h>
@@ -38,7 +39,6 @@
 #define GATES		(GATE_PAGES * PAGE_GATES)
 #define USES		32		/* traps, close together, after which a gate is worth while */
 #define LINE		64		/* bytes that a store changes at once, if it is in there; more than any site has */
-#define SHORT_PADDING	13		/* from the start of a short site */
 
 struct gate {
 	unsigned long ip;		/* behind the system call that it stands for */
@@ -86,15 +86,41 @@ int ssi_setup_gates(struct mm_struct *mm)
 	return 0;		/* who has no gates does without */
 }
 
-void ssi_gate_pass(const struct ssi_mm *sm, struct uml_pt_regs *regs)
+/* The number of the gate that such an address is in; GATES: of none. */
+static unsigned long gate_of(const struct ssi_mm *sm, unsigned long address)
 {
-	unsigned long at = regs->gp[HOST_IP] - sm->gates - SSI_GATE_RETURN;
-	unsigned long n = at / PAGE_SIZE * PAGE_GATES + offset_in_page(at) / SSI_GATE_SIZE;
+	unsigned long at = address - sm->gates, n = at / PAGE_SIZE * PAGE_GATES + offset_in_page(at) / SSI_GATE_SIZE;
 
-	if (at >= GATE_PAGES * PAGE_SIZE || n >= smp_load_acquire(&gate_count))
-		return;
+	if (!sm->gates || at >= GATE_PAGES * PAGE_SIZE || offset_in_page(at) >= PAGE_SIZE - SSI_GATE_COMMON)
+		return GATES;
+	return n < smp_load_acquire(&gate_count) ? n : GATES;
+}
+
+bool ssi_gate_pass(const struct ssi_mm *sm, struct uml_pt_regs *regs)
+{
+	unsigned long n = gate_of(sm, regs->gp[HOST_IP] - SSI_GATE_RETURN);
+
+	if (n == GATES)
+		return false;
 	regs->gp[HOST_IP] = regs->gp[HOST_CX] = gates[n].ip;
 	regs->gp[HOST_R11] = regs->gp[HOST_EFLAGS];
+	return true;
+}
+
+void ssi_gate_leave(const struct ssi_mm *sm, struct uml_pt_regs *regs)
+{
+	unsigned long ip = regs->gp[HOST_IP], at = ip - sm->gates, n;
+
+	if (!sm->gates || at >= GATE_PAGES * PAGE_SIZE)
+		return;
+	if (offset_in_page(at) >= PAGE_SIZE - SSI_GATE_COMMON)
+		n = gate_of(sm, regs->gp[HOST_CX] - SSI_GATE_RETURN);
+	else if (offset_in_page(at) % SSI_GATE_SIZE < SSI_GATE_ROOM)
+		return;		/* the instruction that it begins with can go on anywhere */
+	else
+		n = gate_of(sm, ip);
+	if (n < GATES)
+		regs->gp[HOST_IP] = gates[n].ip - 2;	/* the system call that is still there */
 }
 
 /* --- making gates --- */
@@ -124,62 +150,99 @@ static unsigned long gate_address(const struct ssi_mm *sm, unsigned int n)
 	return sm->gates + n / PAGE_GATES * PAGE_SIZE + n % PAGE_GATES * SSI_GATE_SIZE;
 }
 
-/* All of it at once for who executes it meanwhile; false: it lies in two lines, or is not as it was any more. */
-static bool replace(u8 *code, const u8 *bytes, unsigned int count)
-{
-	u64 old = READ_ONCE(*(u64 *)code), new = old;
+/* The code around a call, which ends at ip, as it was when it was looked at: seen[LINE]. */
+struct site {
+	const struct ssi_mm *sm;
+	unsigned long ip, nr;
+	bool alone;			/* nobody else executes it meanwhile */
+	u8 seen[2 * LINE];
+};
 
-	memcpy(&new, bytes, count);
-	return (unsigned long)code % LINE <= LINE - sizeof(u64) && try_cmpxchg64((u64 *)code, &old, new);
+/* Can so many bytes from there (from ip) be changed at once?  Within a line no CPU sees half of that, others want a quadword. */
+static bool in_one(const struct site *s, int from, unsigned int count)
+{
+	unsigned long at = s->ip + from, unit = s->alone ? LINE : sizeof(u64);
+
+	return at % LINE <= LINE - sizeof(u64) && at % unit + count <= unit;
 }
 
-/* At that address, to a gate for the instruction before the system call that ends at ip. */
-static bool jump_to_gate(const struct ssi_mm *sm, u8 *code, unsigned long at, unsigned long ip, const u8 *instruction)
+/* false: somebody else has changed it. */
+static bool replace(const struct site *s, u8 *page, int from, const u8 *bytes, unsigned int count)
 {
+	u64 old, new;
+
+	memcpy(&old, s->seen + LINE + from, sizeof(old));
+	new = old;
+	memcpy(&new, bytes, count);
+	return try_cmpxchg64((u64 *)(page + offset_in_page(s->ip) + from), &old, new);
+}
+
+static bool is_near(const struct site *s)
+{
+	long distance = s->sm->gates - s->ip;
+
+	return distance > -(long)SZ_1G && distance < (long)SZ_1G;
+}
+
+/* At from, to a gate for that instruction before the call. */
+static bool jump_to_gate(const struct site *s, u8 *page, int from, const u8 *instruction)
+{
+	int n = find_gate(s->ip, instruction);
 	u8 bytes[SSI_GATE_ROOM] = { 0xe9 };
-	long distance;
-	s32 near;
-	int n = find_gate(ip, instruction);
+	s32 distance;
 
 	if (n < 0)
 		return false;
-	near = distance = gate_address(sm, n) - (at + SSI_GATE_ROOM);
-	memcpy(bytes + 1, &near, sizeof(near));
-	return near == distance && replace(code, bytes, sizeof(bytes));
+	distance = gate_address(s->sm, n) - (s->ip + from + SSI_GATE_ROOM);
+	memcpy(bytes + 1, &distance, sizeof(distance));
+	return replace(s, page, from, bytes, sizeof(bytes));
 }
 
-static bool is_long_site(const u8 *code)
+/*
+ * Could that be the rest of an instruction, with r8 for an operand?  With rax it could not: that is the number of the call,
+ * and no address.
+ */
+static bool is_rest(const u8 *code)
+{
+	return (code[-1] & 0xf0) == 0x40 || (code[-2] & 0xf1) == 0x41 || ((code[-3] & 0xf1) == 0x41 && code[-2] == 0x0f);
+}
+
+#define LONG_SITE	(-2 - SSI_GATE_ROOM)
+#define SHORT_SITE	(-2 - 2)
+#define SHORT_PADDING	(SHORT_SITE + 13)
+
+static bool is_long_site(const struct site *s)
 {
 	static const u8 sixth_argument[] = { 0x4c, 0x8b, 0x4c, 0x24, 0x08 };
+	const u8 *code = s->seen + LINE + LONG_SITE;
+	u32 nr = s->nr;
 
-	return (code[0] == 0xb8 || !memcmp(code, sixth_argument, sizeof(sixth_argument))) &&
-	       code[SSI_GATE_ROOM] == 0x0f && code[SSI_GATE_ROOM + 1] == 0x05;
+	if (code[SSI_GATE_ROOM] != 0x0f || code[SSI_GATE_ROOM + 1] != 0x05 || !in_one(s, LONG_SITE, SSI_GATE_ROOM))
+		return false;
+	return !memcmp(code, sixth_argument, sizeof(sixth_argument)) ||
+	       (code[0] == 0xb8 && !memcmp(code + 1, &nr, sizeof(nr)) && !is_rest(code));
 }
 
 /* What read() does: two bytes before the call, and after what follows it nothing that is ever executed. */
-static bool is_short_site(const u8 *code)
+static bool is_short_site(const struct site *s)
 {
 	static const u8 padding[] = { 0x66, 0x2e, 0x0f, 0x1f, 0x84 }, call[] = { 0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d };
+	const u8 *code = s->seen + LINE + SHORT_SITE;
 
-	return !memcmp(code, call, sizeof(call)) && code[10] == 0x77 && code[12] == 0xc3 &&
-	       !memcmp(code + SHORT_PADDING, padding, sizeof(padding));
+	return !s->nr && !memcmp(code, call, sizeof(call)) && code[-1] != 0x45 && code[10] == 0x77 && code[12] == 0xc3 &&
+	       !memcmp(s->seen + LINE + SHORT_PADDING, padding, sizeof(padding)) && in_one(s, SHORT_SITE, 2) &&
+	       in_one(s, SHORT_PADDING, SSI_GATE_ROOM);
 }
 
-/* code: the page, in which the call ends at ip, LINE or more from either end. */
-static void change(const struct ssi_mm *sm, u8 *page, unsigned long ip)
+static void change(const struct site *s, u8 *page)
 {
 	static const u8 clear[SSI_GATE_ROOM] = { 0x31, 0xc0, 0x0f, 0x1f, 0x00 };	/* xor %eax, %eax; nop */
-	static const u8 hop[] = { 0xeb, SHORT_PADDING - 2 };
-	u8 *after = page + offset_in_page(ip), *site = after - 2 - SSI_GATE_ROOM;
+	static const u8 hop[] = { 0xeb, SHORT_PADDING - SHORT_SITE - 2 };
 
-	if (is_long_site(site)) {
-		jump_to_gate(sm, site, ip - 2 - SSI_GATE_ROOM, ip, site);
-		return;
-	}
-	site = after - 2 - sizeof(hop);
-	if (is_short_site(site) &&
-	    jump_to_gate(sm, site + SHORT_PADDING, ip - 2 - sizeof(hop) + SHORT_PADDING, ip, clear))
-		replace(site, hop, sizeof(hop));
+	if (is_long_site(s))
+		jump_to_gate(s, page, LONG_SITE, s->seen + LINE + LONG_SITE);
+	else if (is_short_site(s) && jump_to_gate(s, page, SHORT_PADDING, clear))
+		replace(s, page, SHORT_SITE, hop, sizeof(hop));
 }
 
 static bool may_change(struct mm_struct *mm, unsigned long start, unsigned long end)
@@ -190,15 +253,36 @@ static bool may_change(struct mm_struct *mm, unsigned long start, unsigned long 
 	       vma->vm_flags & VM_EXEC;
 }
 
-static void make_gate(struct mm_struct *mm, const struct ssi_mm *sm, unsigned long ip)
+/* Its page, to be changed: then it is the mm's own.  mmap_lock held.  NULL: it cannot be had. */
+static struct page *page_of(struct mm_struct *mm, const struct site *s, unsigned int flags)
 {
 	struct page *page;
 
-	if (offset_in_page(ip) < LINE || offset_in_page(ip) > PAGE_SIZE - LINE || mmap_read_lock_killable(mm))
+	return get_user_pages_remote(mm, s->ip, 1, FOLL_FORCE | flags, &page, NULL) == 1 ? page : NULL;
+}
+
+static void look(struct site *s, struct page *page)
+{
+	memcpy(s->seen, page_address(page) + offset_in_page(s->ip) - LINE, sizeof(s->seen));
+}
+
+static void make_gate(struct mm_struct *mm, const struct ssi_mm *sm, unsigned long ip, unsigned long nr)
+{
+	struct site s = { .sm = sm, .ip = ip, .nr = nr, .alone = atomic_read(&mm->mm_users) == 1 };
+	struct page *page;
+
+	if (offset_in_page(ip) < LINE || offset_in_page(ip) > PAGE_SIZE - LINE || !is_near(&s) ||
+	    mmap_read_lock_killable(mm))
 		return;
-	if (may_change(mm, ip - LINE, ip + LINE) &&
-	    get_user_pages_remote(mm, ip, 1, FOLL_WRITE | FOLL_FORCE, &page, NULL) == 1) {
-		change(sm, page_address(page), ip);
+	page = may_change(mm, ip - LINE, ip + LINE) ? page_of(mm, &s, 0) : NULL;
+	if (page) {
+		look(&s, page);
+		put_page(page);
+		page = is_long_site(&s) || is_short_site(&s) ? page_of(mm, &s, FOLL_WRITE) : NULL;
+	}
+	if (page) {
+		look(&s, page);
+		change(&s, page_address(page));
 		set_page_dirty_lock(page);
 		put_page(page);
 	}
@@ -216,10 +300,10 @@ void ssi_gate_consider(struct ssi_trap_site *sites, const struct ssi_mm *sm, con
 	unsigned long ip = regs->gp[HOST_IP], nr = regs->gp[HOST_ORIG_AX];
 	struct ssi_trap_site *s = &sites[(ip / 4) % SSI_TRAP_SITES];
 
-	if (!sm->gates || current->ptrace || regs->gp[GS_BASE / sizeof(long)] || ip - sm->gates < GATE_PAGES * PAGE_SIZE)
+	if (!sm->gates || current->ptrace || regs->gp[GS_BASE / sizeof(long)])
 		return;
 	if (s->mm != sm->id || s->ip != ip)
 		*s = (struct ssi_trap_site){ .mm = sm->id, .ip = ip };
 	if (++s->uses == USES && !is_last(nr))
-		make_gate(current->mm, sm, ip);
+		make_gate(current->mm, sm, ip, nr);
 }

@@ -149,21 +149,40 @@ static void make_room(struct ssi_service *s)
 		ssi_service_flush(s);
 }
 
-void ssi_service_flush(struct ssi_service *s)
+/* STUB_RESULT_..., or -ESRCH */
+static int carry_out(struct ssi_service *s)
 {
 	struct stub_orders *o = orders_of(s);
 	struct stub_report *r = report_of(s);
+	int ret;
+
+	/* nothing of the stub runs: what its user code may have answered in advance is not there any more */
+	__atomic_store_n(&r->parked, o->go, __ATOMIC_SEQ_CST);
+	o->op_count = s->count;
+	__atomic_store_n(&o->go, o->go + 1, __ATOMIC_SEQ_CST);
+	syscall(__NR_futex, &o->go, FUTEX_WAKE, 1, NULL, NULL, 0);
+	ret = wait_report(s, o, r);
+	return ret ? ret : (int)r->signal;
+}
+
+/* What was mapped before an order failed is not registered: nothing stays. */
+static void drop_all(struct ssi_service *s)
+{
+	s->count = 0;
+	order(s, STUB_OP_UNMAP, 0, STUB_USER_END, 0, 0);
+	carry_out(s);
+}
+
+void ssi_service_flush(struct ssi_service *s)
+{
+	int result;
 
 	order_register(s);
 	if (s->count && !s->error) {
-		/* nothing of the stub runs: what its user code may have answered in advance is not there any more */
-		__atomic_store_n(&r->parked, o->go, __ATOMIC_SEQ_CST);
-		o->op_count = s->count;
-		__atomic_store_n(&o->go, o->go + 1, __ATOMIC_SEQ_CST);
-		syscall(__NR_futex, &o->go, FUTEX_WAKE, 1, NULL, NULL, 0);
-		s->error = wait_report(s, o, r);
-		if (!s->error && r->signal != STUB_RESULT_DONE)
-			s->error = -ENOMEM;
+		result = carry_out(s);
+		s->error = result < 0 ? result : result == STUB_RESULT_DONE ? 0 : -ENOMEM;
+		if (s->error == -ENOMEM)
+			drop_all(s);
 	}
 	s->count = 0;
 }

@@ -188,8 +188,10 @@ struct ssi_trap_site { __u64 mm; unsigned long ip; unsigned int uses; };
 struct ssi_mm;
 struct uml_pt_regs;
 
-/* The current task has made a system call; if that came through a gate, to what it stands for. */
-void ssi_gate_pass(const struct ssi_mm *sm, struct uml_pt_regs *regs);
+/* The current task has made a system call; if that came through a gate (true), to what it stands for. */
+bool ssi_gate_pass(const struct ssi_mm *sm, struct uml_pt_regs *regs);
+/* Something else has ended its stay in user mode; if that was in a gate, to what it stands for. */
+void ssi_gate_leave(const struct ssi_mm *sm, struct uml_pt_regs *regs);
 /* It came by a trap: is it frequent?  May sleep. */
 void ssi_gate_consider(struct ssi_trap_site *sites, const struct ssi_mm *sm, const struct uml_pt_regs *regs);
 
