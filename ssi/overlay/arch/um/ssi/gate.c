@@ -298,7 +298,7 @@ static bool is_last(unsigned long nr)
 void ssi_gate_consider(struct ssi_trap_site *sites, const struct ssi_mm *sm, const struct uml_pt_regs *regs)
 {
 	unsigned long ip = regs->gp[HOST_IP], nr = regs->gp[HOST_ORIG_AX];
-	struct ssi_trap_site *s = &sites[(ip / 4) % SSI_TRAP_SITES];
+	struct ssi_trap_site *s = &sites[(ip ^ ip / SSI_TRAP_SITES) % SSI_TRAP_SITES];
 
 	if (!sm->gates || current->ptrace || regs->gp[GS_BASE / sizeof(long)])
 		return;

@@ -181,7 +181,7 @@ struct ssi_stream {
 };
 
 /* --- gate.c --- */
-#define SSI_TRAP_SITES 16
+#define SSI_TRAP_SITES 64
 
 struct ssi_trap_site { __u64 mm; unsigned long ip; unsigned int uses; };
 
