@@ -38,13 +38,16 @@ finds() {
 	contains "output" "$(cat "$WORK/out")" "$said"
 }
 
+# What the kernel has to say when it fails is said as well.
 torture() {
-	local seconds=$1 options=$2
+	local seconds=$1 options=$2 status=0
 
 	# shellcheck disable=SC2086
-	LIMIT=$((seconds * 3 + 300)) expect 0 $options -- "$GUEST/torture" --seconds "$seconds"
-	contains output "$(cat "$WORK/out")" '^ok torture'
+	LIMIT=$((seconds * 3 + 300)) run $options -- \
+		sh -c "'$GUEST/torture' --seconds $seconds || { dmesg | tail -n 9 | sed 's/^/# /'; exit 1; }" || status=$?
 	cat "$WORK/out"
+	same "status" $status 0
+	contains output "$(cat "$WORK/out")" '^ok torture'
 }
 
 # --- programs: on the host, then in the machine ---

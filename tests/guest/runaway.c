@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 
@@ -20,6 +21,7 @@ static pid_t start_loop(int index, int slot)
 
 	if (pid)
 		return pid;
+	CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
 	for (;;)
 		progress[slot * 512]++;
 }
@@ -97,23 +99,28 @@ static void check_moves(int index)
 	kill_loop(pid, SIGINT);
 }
 
+enum { SHARES = 20 };	/* looks: on a busy host it takes long until shares are what they should be */
+
+/* Of the first one's CPU time in that of the second. */
 static double share(pid_t nice_pid, pid_t pid)
 {
 	clockid_t nice_clock, clock;
 
 	CHECK(clock_getcpuclockid(nice_pid, &nice_clock) == 0 && clock_getcpuclockid(pid, &clock) == 0);
-	guest_sleep_ms(1500);
 	return (double)guest_now_ns(nice_clock) / (double)guest_now_ns(clock);
 }
 
 static void check_nice(int index)
 {
 	pid_t nice_pid = start_loop(index, 0), pid = start_loop(index, 1);
-	double ratio;
+	double ratio = 1;
 
 	CHECK(setpriority(PRIO_PROCESS, (id_t)nice_pid, 15) == 0);
 	wait_for_progress(1);
-	ratio = share(nice_pid, pid);
+	for (int i = 0; i < SHARES && ratio > 0.3; i++) {
+		guest_sleep_ms(1500);
+		ratio = share(nice_pid, pid);
+	}
 	if (ratio > 0.3)
 		guest_fail("a loop at nice 15 got %.2f of the CPU time of one at nice 0", ratio);
 	kill_loop(nice_pid, SIGKILL);
