@@ -55,6 +55,7 @@
 #include <sys/socket.h>
 #include <ucontext.h>
 
+#include "../migrate/xstate.h"
 #include "clock_page.h"
 #include "stub.h"
 
@@ -166,7 +167,7 @@ static void set_bases(const struct stub_orders *o)
 #define STRING(x) #x
 #define S(x) STRING(x)
 #define GREG(i) "(" S(STUB_GATE_FRAME) " + 40 + 8 * (" S(i) "))"	/* in the order of enum REG_... */
-#define FEATURES "(" S(STUB_GATE_FP) " + 464 + 8)"		/* struct _fpx_sw_bytes.xfeatures */
+#define FEATURES "(" S(STUB_GATE_FP) " + " S(XSTATE_SW_OFFSET) " + 8)"	/* struct _fpx_sw_bytes.xfeatures */
 asm(".pushsection .gate, \"ax\"\n"
     ".macro each_register what\n"
     "	\\what %r8, 0; \\what %r9, 1; \\what %r10, 2; \\what %r12, 4; \\what %r13, 5; \\what %r14, 6\n"
@@ -206,7 +207,7 @@ extern char gate_leave[], gate_returned[], gate_alarm[];
 static void prepare_gate(struct stub_report *r, const ucontext_t *context)
 {
 	const uint8_t *fp = (const uint8_t *)context->uc_mcontext.fpregs;
-	const struct _fpx_sw_bytes *sw = (const void *)(fp + 464);
+	const struct _fpx_sw_bytes *sw = (const void *)(fp + XSTATE_SW_OFFSET);
 	ucontext_t *frame = (void *)((uint8_t *)r + STUB_GATE_FRAME);
 
 	if (!fp || sw->magic1 != FP_XSTATE_MAGIC1 || sw->extended_size > STUB_GATE_STACK - STUB_GATE_FP)
@@ -456,14 +457,12 @@ static void lock_in_service(void)
 
 /* --- start --- */
 
-#define START_STACK_SIZE 2048	/* of a CPU thread until its first signal */
-
 /* A CPU thread parks for the first time by a trap of its own. */
 static _Noreturn void cpu_thread(void)
 {
 	struct stub_report *r = (void *)REPORT(own_slot());
 	stack_t stack = {
-		.ss_sp = r->stack,
+		.ss_sp = r->stack,	/* the first one lies behind, where that of gates is later */
 		.ss_size = STUB_GATE_FRAME - sizeof(*r),
 	};
 

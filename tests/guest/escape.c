@@ -34,18 +34,20 @@ static void on_fault(int sig)
 	siglongjmp(not_readable, 1);
 }
 
-/* Every place in the stub's text where two bytes make a system call. */
+/* Every place in the stub's text, which has holes, where two bytes make a system call. */
 static void find_sites(void)
 {
-	const uint8_t *volatile p = (const uint8_t *)STUB_TEXT;
-
-	signal(SIGSEGV, on_fault);
-	if (!sigsetjmp(not_readable, 1))
-		for (; p < (const uint8_t *)STUB_TEXT + STUB_TEXT_SIZE; p++)
+	for (const uint8_t *volatile page = (const uint8_t *)STUB_TEXT;
+	     page < (const uint8_t *)STUB_TEXT + STUB_TEXT_SIZE; page += 4096) {
+		signal(SIGSEGV, on_fault);
+		if (sigsetjmp(not_readable, 1))
+			continue;
+		for (const uint8_t *p = page; p < page + 4096; p++)
 			if (p[0] == 0x0f && p[1] == 0x05) {
 				CHECK(site_count < SITES_MAX);
 				sites[site_count++] = p;
 			}
+	}
 	signal(SIGSEGV, SIG_DFL);
 }
 

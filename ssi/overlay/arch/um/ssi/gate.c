@@ -45,6 +45,7 @@ struct gate {
 	u8 instruction[SSI_GATE_ROOM];	/* before that */
 };
 
+/* The first gate_count are there for good, and read without the lock, under which others are added. */
 static struct gate gates[GATES];
 static unsigned int gate_count;
 static DEFINE_RAW_SPINLOCK(gates_lock);
@@ -229,7 +230,7 @@ static bool is_short_site(const struct site *s)
 	static const u8 padding[] = { 0x66, 0x2e, 0x0f, 0x1f, 0x84 }, call[] = { 0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d };
 	const u8 *code = s->seen + LINE + SHORT_SITE;
 
-	return !s->nr && !memcmp(code, call, sizeof(call)) && code[-1] != 0x45 && code[10] == 0x77 && code[12] == 0xc3 &&
+	return !s->nr && !memcmp(code, call, sizeof(call)) && (code[-1] & 0xf0) != 0x40 && code[10] == 0x77 && code[12] == 0xc3 &&
 	       !memcmp(s->seen + LINE + SHORT_PADDING, padding, sizeof(padding)) && in_one(s, SHORT_SITE, 2) &&
 	       in_one(s, SHORT_PADDING, SSI_GATE_ROOM);
 }

@@ -299,6 +299,7 @@ struct ssi_mm_node {
 
 struct ssi_habit;
 
+/* Threads of the mm change it without a lock: what gets lost is a page that is given by its own fault then. */
 struct ssi_habits {
 	struct ssi_habit *origin;	/* its program's, or its siblings' if it was forked; until it ends, as the next two */
 	struct ssi_habit *children, *after;	/* its children's, and its own after a fork */
