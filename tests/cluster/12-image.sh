@@ -30,7 +30,7 @@ make_image() {
 	mkdir -p "$root"/{proc,sys,dev,tmp,run,etc,root,guest} "$root"/usr/{bin,sbin,lib,lib64}
 	ln -s usr/{bin,sbin,lib,lib64} "$root/"		# as Debian has it: /bin/sh wherever PATH finds sh
 	for program in sh bash cat ls sync mount sed grep sleep dd rm mkdir cp date env tail timeout dirname \
-		id head cut nproc taskset sha256sum seq sort stat cmp; do
+		id head cut nproc taskset sha256sum seq sort stat cmp mktemp; do
 		copy_with_libraries "$root" "$(command -v $program)"
 	done
 	cp "$GUEST"/* "$root/guest/"
