@@ -137,8 +137,11 @@ static void park(const struct stub_orders *o, struct stub_report *r)
 	__atomic_store_n(&r->parked, go, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&o->daemon_waits, __ATOMIC_SEQ_CST))
 		call_wake(__NR_futex, &r->parked, FUTEX_WAKE, 1);
-	for (uint32_t i = o->spin; i && __atomic_load_n(&o->go, __ATOMIC_ACQUIRE) == go; i--)
+	for (uint32_t i = o->spin; i && __atomic_load_n(&o->spin, __ATOMIC_RELAXED); i--) {
+		if (__atomic_load_n(&o->go, __ATOMIC_ACQUIRE) != go)
+			break;
 		__builtin_ia32_pause();
+	}
 	/* not on the orders themselves: the host is slow to find a futex that may not be written */
 	for (;;) {
 		__atomic_store_n(&r->stub_waits, 1, __ATOMIC_SEQ_CST);

@@ -41,6 +41,7 @@ struct hand_over {
 	unsigned int failures, pause;	/* in a row; windows */
 	long long since, missed;	/* this window: began; time of long stays */
 	unsigned int hits;		/* short stays */
+	struct ssi_slot last;		/* whose thread may still spin */
 };
 
 static struct hand_over hand_overs[SSI_CPUS_MAX];
@@ -101,6 +102,14 @@ static void place(const struct hand_over *h, const struct ssi_slot *slot, unsign
 		ssi_slot_place(slot, host_cpu, h->apart);
 }
 
+/* The thread of the task before spins where this one is to run. */
+static void relieve(struct hand_over *h, const struct ssi_slot *slot)
+{
+	if (h->apart && h->last.area != slot->area)
+		ssi_slot_leave(&h->last);
+	h->last = *slot;
+}
+
 bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm)
 {
 	unsigned int cpu = raw_smp_processor_id(), area = READ_ONCE(sm->area);
@@ -146,6 +155,7 @@ int ssi_local_run(const struct ssi_slot *slot, int (*wanted)(void))
 
 	place(h, slot, cpu);
 	ssi_slot_resume(slot);
+	relieve(h, slot);
 	local_irq_disable();
 	ret = wait_parked(slot, started + PATIENCE_NS, h->apart, wanted, &told);
 	local_irq_enable();

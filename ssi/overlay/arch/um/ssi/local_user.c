@@ -145,11 +145,16 @@ void ssi_slot_place(const struct ssi_slot *s, int host_cpu, int spin)
 	struct stub_orders *o = ssi_slot_orders(s);
 	uint32_t placed = host_cpu + 1;
 
-	o->spin = spin ? SPIN_LOOKS : 0;
+	__atomic_store_n(&o->spin, spin ? SPIN_LOOKS : 0, __ATOMIC_RELAXED);
 	if (o->placed == placed)
 		return;
 	o->placed = placed;
 	ssi_pin_thread(o->tid, host_cpu);
+}
+
+void ssi_slot_leave(const struct ssi_slot *s)
+{
+	__atomic_store_n(&ssi_slot_orders(s)->spin, 0, __ATOMIC_RELAXED);
 }
 
 /* Until it has parked, or a signal waits, for SPIN_NS at most. */

@@ -87,6 +87,8 @@ void ssi_slot_resume(const struct ssi_slot *s);
  * After resuming, with IRQs disabled.  0: it has parked; -EINTR: a signal or an IPI waits for IRQs to be enabled.
  */
 int ssi_slot_wait(const struct ssi_slot *s, int may_spin);
+/* Its thread need not spin any more. */
+void ssi_slot_leave(const struct ssi_slot *s);
 /* Keep the parked thread on one of the host's CPUs, and let it spin or not when it parks next. */
 void ssi_slot_place(const struct ssi_slot *s, int host_cpu, int spin);
 /* Make it park if it does not by itself; may be late. */
