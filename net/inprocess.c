@@ -15,9 +15,11 @@
 
 #include "transport.h"
 
+/* What was sent at a time: one message or several. */
 struct parcel {
 	struct parcel *next;
-	size_t length;
+	size_t length, handed_out;
+	unsigned messages;
 	uint8_t bytes[] __attribute__((aligned(8)));
 };
 
@@ -76,15 +78,15 @@ static void close_end(struct end *e)
 
 static struct parcel *parcel_new(const struct iovec *iov, int count)
 {
-	size_t length = transport_length(iov, count);
+	unsigned messages;
+	size_t length = transport_length(iov, count, &messages);
 	struct parcel *p = malloc(sizeof(*p) + length);
 	uint8_t *to;
 	int i;
 
 	if (!p)
 		return NULL;
-	p->next = NULL;
-	p->length = length;
+	*p = (struct parcel){ .length = length, .messages = messages };
 	for (to = p->bytes, i = 0; i < count; to += iov[i].iov_len, i++)
 		memcpy(to, iov[i].iov_base, iov[i].iov_len);
 	return p;
@@ -108,7 +110,7 @@ static int deliver(struct end *from, struct parcel *p)
 	to->last = &p->next;
 	to->queued += p->length;
 	update_eventfd(to);
-	transport_count_out(&from->link, p->length);
+	transport_count_out(&from->link, p->messages, p->length);
 	return 0;
 }
 
@@ -127,7 +129,7 @@ static int inprocess_send(struct link *link, const struct iovec *iov, int count)
 }
 
 /* Called with the lock held. */
-static int take(struct end *e)
+static int take(struct end *e, const struct wire_hdr **msg)
 {
 	struct parcel *p = e->closed ? NULL : e->first;
 
@@ -137,13 +139,17 @@ static int take(struct end *e)
 		transport_set_error(&e->link, "%s closed the connection", e->link.peer);
 		return -EPIPE;
 	}
+	*msg = (const void *)(p->bytes + p->handed_out);
+	p->handed_out += (*msg)->length;
+	if (p->handed_out < p->length)
+		return (int)(*msg)->length;
 	e->first = p->next;
 	if (!e->first)
 		e->last = &e->first;
 	e->queued -= p->length;
 	e->held = p;
 	update_eventfd(e);
-	return (int)p->length;
+	return (int)(*msg)->length;
 }
 
 static int protocol_error(struct end *e, const char *why)
@@ -166,10 +172,10 @@ static int inprocess_recv(struct link *link, const struct wire_hdr **msg)
 	if (e->rx_error)
 		return e->rx_error;
 	pthread_mutex_lock(&e->pair->lock);
-	ret = take(e);
+	ret = take(e, msg);
 	pthread_mutex_unlock(&e->pair->lock);
 	if (ret > 0) {
-		why = wire_check(e->held->bytes, e->held->length, link->purpose);
+		why = wire_check(*msg, ret, link->purpose);
 		if (why)
 			ret = protocol_error(e, why);
 	}
@@ -177,10 +183,8 @@ static int inprocess_recv(struct link *link, const struct wire_hdr **msg)
 		e->rx_error = ret;
 		return ret;
 	}
-	if (ret > 0) {
+	if (ret > 0)
 		transport_count_in(link, ret);
-		*msg = (const void *)e->held->bytes;
-	}
 	return ret;
 }
 

@@ -79,15 +79,15 @@ void transport_init(struct link *link, const struct link_ops *ops, enum wire_pur
 	snprintf(link->peer, sizeof(link->peer), "%s", peer);
 }
 
-size_t transport_length(const struct iovec *iov, int count)
+size_t transport_length(const struct iovec *iov, int count, unsigned *messages)
 {
-	size_t length = 0;
-	int i;
+	size_t length = 0, next = 0;
 
-	for (i = 0; i < count; i++)
-		length += iov[i].iov_len;
-	assert(iov[0].iov_len >= sizeof(struct wire_hdr));
-	assert(((const struct wire_hdr *)iov[0].iov_base)->length == length);
+	*messages = 0;
+	for (int i = 0; i < count; length += iov[i++].iov_len)
+		for (; next < length + iov[i].iov_len; ++*messages)
+			next += ((const struct wire_hdr *)((const uint8_t *)iov[i].iov_base + next - length))->length;
+	assert(length && next == length);
 	return length;
 }
 
@@ -97,9 +97,9 @@ static void count(uint64_t *counter, uint64_t more)
 	__atomic_store_n(counter, *counter + more, __ATOMIC_RELAXED);
 }
 
-void transport_count_out(struct link *link, size_t bytes)
+void transport_count_out(struct link *link, unsigned messages, size_t bytes)
 {
-	count(&link->stats.messages_out, 1);
+	count(&link->stats.messages_out, messages);
 	count(&link->stats.bytes_out, bytes);
 }
 

@@ -36,6 +36,7 @@ struct socket_link {
 	/* The receiver's alone. */
 	size_t rx_start, rx_end;	/* bytes received and not handed out */
 	size_t rx_held;			/* bytes of the message that the caller still looks at */
+	bool rx_short, rx_drained;	/* the last read got less than it wanted; and a whole message */
 	int rx_error;
 
 	bool shut;			/* this side has ended it: input that is left is not wanted. Atomic */
@@ -153,7 +154,8 @@ static ssize_t write_some(struct socket_link *s, const struct iovec *iov, int co
 static int socket_send(struct link *link, const struct iovec *iov, int count)
 {
 	struct socket_link *s = to_socket(link);
-	size_t length = transport_length(iov, count);
+	unsigned messages;
+	size_t length = transport_length(iov, count, &messages);
 	ssize_t n = 0;
 	int ret = 0;
 
@@ -167,7 +169,7 @@ static int socket_send(struct link *link, const struct iovec *iov, int count)
 	else if ((size_t)n < length)
 		ret = enqueue(s, iov, count, n, length);
 	if (!ret)
-		transport_count_out(link, length);
+		transport_count_out(link, messages, length);
 	pthread_mutex_unlock(&s->lock);
 	return ret;
 }
@@ -253,6 +255,7 @@ static size_t wanted(const struct socket_link *s)
 
 static int read_more(struct socket_link *s, int flags)
 {
+	size_t want;
 	ssize_t n;
 
 	if (s->rx_start == s->rx_end) {
@@ -262,11 +265,13 @@ static int read_more(struct socket_link *s, int flags)
 		s->rx_end -= s->rx_start;
 		s->rx_start = 0;
 	}
+	want = wanted(s);
 	do {
-		n = recv(s->fd, s->rx + s->rx_end, wanted(s), flags);
+		n = recv(s->fd, s->rx + s->rx_end, want, flags);
 	} while (n < 0 && errno == EINTR);
 	if (n > 0) {
 		s->rx_end += n;
+		s->rx_short = (size_t)n < want;
 		return 1;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -292,10 +297,15 @@ static int receive(struct link *link, const struct wire_hdr **msg, int flags)
 	ret = first_message(s, msg);
 	if (ret)
 		return ret;
+	if (s->rx_drained && flags & MSG_DONTWAIT) {
+		s->rx_drained = false;	/* who polls next will know */
+		return 0;
+	}
 	ret = read_more(s, flags);
-	if (ret <= 0)
-		return ret;
-	return first_message(s, msg);
+	if (ret > 0)
+		ret = first_message(s, msg);
+	s->rx_drained = ret > 0 && s->rx_short;
+	return ret;
 }
 
 static int socket_recv(struct link *link, const struct wire_hdr **msg)

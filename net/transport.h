@@ -10,10 +10,10 @@
 void transport_init(struct link *link, const struct link_ops *ops, enum wire_purpose purpose,
 		    const char *peer);
 
-/* Bytes in iov, which hold exactly one message. */
-size_t transport_length(const struct iovec *iov, int count);
+/* Bytes in iov, which hold whole messages; no header is divided. */
+size_t transport_length(const struct iovec *iov, int count, unsigned *messages);
 
-void transport_count_out(struct link *link, size_t bytes);
+void transport_count_out(struct link *link, unsigned messages, size_t bytes);
 void transport_count_in(struct link *link, size_t bytes);
 
 /* The first reason stays.  The caller holds the lock of the link. */

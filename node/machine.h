@@ -272,11 +272,10 @@ struct peers {
 	bool started;
 };
 
+/* frames_lock held, as for the next */
 void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg);
 /* The same message about so many frames; its pages follow each other.  Over the bulk link. */
 void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, unsigned count);
-/* What peers_send() put off; frames_lock not held. */
-void peers_send_deferred(struct machine *m);
 void peers_kick(struct machine *m);
 int peers_start(struct machine *m);
 void peers_stop(struct machine *m);
@@ -340,6 +339,7 @@ void calm_thread(pid_t tid);
 
 #define MM_HASH 256
 #define WAITER_HASH 256
+#define PFN_NONE (~0ull)
 #define DEFERRED_MAX 16
 
 struct deferred { unsigned to; struct dsm_msg msg; };
@@ -389,14 +389,16 @@ struct machine {
 	int pipe[2];			/* carries pages past their removal from the frame cache */
 	unsigned pipe_pages;		/* so many, at most WIRE_PAGES_MAX */
 	uint8_t *taken;			/* where they are read to */
+	uint64_t take_later;		/* a frame that has been given up and is still there; PFN_NONE */
 	uint64_t *shown;		/* not on node 0: where a frame has an entry (pager.c) */
 	int *stub_uffd;			/* 1 + the userfaultfd of the stub with the control area of this number */
 	struct combined combined;
 	struct expected expected[EXPECTED_MAX];
 	struct waiter *pending[WAITER_HASH];
 	struct waiter *done;
-	struct deferred deferred[DEFERRED_MAX];	/* messages that may wait until stubs are resumed */
+	struct deferred deferred[DEFERRED_MAX];	/* messages that nobody waits for */
 	unsigned deferred_count;
+	uint64_t deferred_until;	/* then the first of them has waited long enough */
 	uint64_t deadline;		/* when dsm_tick() is next due, as the peers thread knows it */
 	pthread_cond_t discards_done;
 	uint64_t discards;		/* under way */

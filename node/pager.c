@@ -11,7 +11,8 @@
  *   give rights   UFFDIO_CONTINUE, write-protected for Shared, plain for Exclusive; or, with a content that has just come
  *                 for somebody who reads, UFFDIO_COPY
  *   Shared -> Exclusive   remove the protection at the address that faulted; others fault in turn
- *   Exclusive -> Invalid  splice the page into a pipe, punch it out, read the pipe.  The hole takes away
+ *   Exclusive -> Invalid  write-protect the only entry, if it can be, read the page, and punch it out when it has been
+ *                         sent; or else splice it into a pipe, punch it out, read the pipe.  The hole takes away
  *                         every page-table entry on this host; a store that raced with it went to the page
  *                         that the pipe holds, so none is lost.
  *   Exclusive -> Shared   write-protect the only entry, many frames at a time if it can be; or else as above,
@@ -385,6 +386,27 @@ void pager_protect(struct machine *m, uint64_t pfn, unsigned count)
 	}
 }
 
+/*
+ * Where the only entry can be protected, that is enough to know the content: into m->taken.  The frame is taken out when
+ * that has been sent, for which somebody waits.
+ */
+static bool take_later(struct machine *m, uint64_t pfn)
+{
+	if (!m->shown || !protect_some(m, pfn, 1))
+		return false;
+	frame_read(m, pfn, m->taken);
+	m->take_later = pfn;
+	return true;
+}
+
+static void take_now(struct machine *m)
+{
+	if (m->take_later == PFN_NONE)
+		return;
+	punch(m, m->take_later, 1);
+	m->take_later = PFN_NONE;
+}
+
 /* --- actions of the coherence core (dsm.h); frames_lock held --- */
 
 static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep,
@@ -403,10 +425,10 @@ static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, 
 	} else {
 		expose_to_kernel(m, pfn);
 		wait_for_kernel_maps(m);
-		if (page)
-			take(m, pfn, 1);
-		else
+		if (!page)
 			punch(m, pfn, 1);
+		else if (!take_later(m, pfn))
+			take(m, pfn, 1);
 	}
 	if (!page)
 		return DSM_PAYLOAD_NONE;
@@ -475,6 +497,7 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 	if (msg->type == DSM_GET && m->asked_end - m->asked_first < ASKED_MAX)
 		m->asked[m->asked_end++ % ASKED_MAX] = (struct asked){ msg->pfn, combine_now(m) };
 	peers_send(m, to, msg);
+	take_now(m);
 }
 
 void pager_drain(struct machine *m)
@@ -652,7 +675,6 @@ static void map_expected(struct machine *m, struct waiter *w)
 void pager_settle(struct machine *m)
 {
 	struct waiter *w;
-	bool deferred;
 	int ret;
 
 	for (;;) {
@@ -660,7 +682,6 @@ void pager_settle(struct machine *m)
 		w = m->done;
 		if (w)
 			m->done = w->next;
-		deferred = m->deferred_count;
 		pthread_mutex_unlock(&m->frames_lock);
 		if (!w)
 			break;
@@ -676,8 +697,6 @@ void pager_settle(struct machine *m)
 		if (!ret)
 			resume_waiter(m, w);
 	}
-	if (deferred)
-		peers_send_deferred(m);
 }
 
 /* --- copies for the kernel --- */
@@ -1108,6 +1127,7 @@ int pager_start(struct machine *m, char *err, size_t err_size)
 
 	m->kernel_uffd = m->kernel_stop = m->frame_fd = m->rights_fd = m->pipe[0] = m->pipe[1] = -1;
 	m->deadline = UINT64_MAX;
+	m->take_later = PFN_NONE;
 	if (ret)
 		return ret;
 	ret = make_files(m);

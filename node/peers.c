@@ -3,8 +3,8 @@
  * The dsm and the bulk links: for each kind one thread receives from all of them and carries messages between net/
  * and dsm/.
  *
- * The first also calls dsm_tick() when the core's next deadline has come.  Sending happens on whatever thread the
- * core runs on and never blocks; what a link could not take at once is flushed from here.
+ * The first also calls dsm_tick() when the core's next deadline has come, and sends what has been put off.  Sending
+ * happens on whatever thread the core runs on and never blocks; what a link could not take at once is flushed from here.
  *
  * Somebody waits for what comes over a dsm link, so the bulk thread runs after all others of the node, and works off
  * a message in steps, between which the others get the lock.
@@ -23,7 +23,8 @@ _Static_assert((int)DSM_PAYLOAD_PAGE == (int)WIRE_PAYLOAD_PAGE &&
 	       (int)DSM_PAYLOAD_ZERO == (int)WIRE_PAYLOAD_ZERO,
 	       "payload kinds are the wire's");
 
-#define STEP_FRAMES 32
+#define STEP_FRAMES	32
+#define PUT_OFF_NS	80000	/* nearly as long as who was granted a frame keeps it anyway (RESIDENCE_NS, pager.c) */
 
 static void kick(struct peers *p)
 {
@@ -53,25 +54,62 @@ static void peer_gone(struct peers *p, unsigned peer, int ret)
 			     ret == -EPIPE ? "it closed its channel" : strerror(-ret));
 }
 
-static void send_over(struct peers *p, unsigned to, const struct dsm_msg *msg, unsigned count)
+static size_t page_bytes(const struct dsm_msg *msg, unsigned count)
 {
-	size_t bytes = msg->payload == DSM_PAYLOAD_PAGE ? count * WIRE_PAGE_SIZE : 0;
-	struct wire_dsm wire = {
-		.hdr = { sizeof(wire) + bytes, WIRE_GET + msg->type, 0, 0 },
+	return msg->payload == DSM_PAYLOAD_PAGE ? count * WIRE_PAGE_SIZE : 0;
+}
+
+static struct wire_dsm on_wire(const struct dsm_msg *msg, unsigned count)
+{
+	return (struct wire_dsm){
+		.hdr = { sizeof(struct wire_dsm) + page_bytes(msg, count), WIRE_GET + msg->type, 0, 0 },
 		.pfn = msg->pfn,
 		.state = msg->state,
 		.requester = msg->requester,
 		.payload = msg->payload,
 		.more = count - 1,
 	};
-	struct iovec iov[2] = { { &wire, sizeof(wire) }, { (void *)msg->page, bytes } };
+}
+
+/* What has been put off for that node: how many. */
+static unsigned take_deferred(struct machine *m, unsigned to, struct wire_dsm *wire)
+{
+	unsigned taken = 0, left = 0;
+
+	for (unsigned i = 0; i < m->deferred_count; i++) {
+		const struct deferred *d = &m->deferred[i];
+
+		if (d->to == to)
+			wire[taken++] = on_wire(&d->msg, 1);
+		else
+			m->deferred[left++] = *d;
+	}
+	m->deferred_count = left;
+	return taken;
+}
+
+static void send_iov(struct peers *p, unsigned to, const struct iovec *iov, int count)
+{
 	struct link *link = p->link[to];
-	int ret = link ? link_send(link, iov, bytes ? 2 : 1) : -EPIPE;
+	int ret = link ? link_send(link, iov, count) : -EPIPE;
 
 	if (ret)
 		peer_gone(p, to, ret);
 	else if (link->ops->wants_flush(link))
 		kick(p);
+}
+
+/* frames_lock held.  With it goes what has been put off. */
+static void send_over(struct peers *p, unsigned to, const struct dsm_msg *msg, unsigned count)
+{
+	struct wire_dsm wire[DEFERRED_MAX + 1];
+	unsigned before = p == &p->machine->urgent ? take_deferred(p->machine, to, wire) : 0;
+	struct iovec iov[2] = {
+		{ wire, (before + 1) * sizeof(wire[0]) }, { (void *)msg->page, page_bytes(msg, count) },
+	};
+
+	wire[before] = on_wire(msg, count);
+	send_iov(p, to, iov, iov[1].iov_len ? 2 : 1);
 }
 
 void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, unsigned count)
@@ -80,9 +118,19 @@ void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, 
 }
 
 /*
- * DONE tells the home that a miss has ended.  Nobody waits for it as urgently as the thread that missed waits to
- * go on, so it is sent after that thread has been resumed: by peers_send_deferred().
+ * DONE tells the home that a miss has ended.  The thread that missed waits to go on, and nobody else for DONE, unless
+ * another node wants the frame, which it would not get before residence has passed.  So it is put off, and goes with
+ * what is sent there next, often the thread's next GET.
  */
+static void put_off(struct machine *m, unsigned to, const struct dsm_msg *msg)
+{
+	if (!m->deferred_count)
+		m->deferred_until = now_ns() + PUT_OFF_NS;
+	m->deferred[m->deferred_count++] = (struct deferred){ to, *msg };
+	if (!pthread_equal(pthread_self(), m->urgent.thread))
+		kick(&m->urgent);	/* which sleeps longer */
+}
+
 void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
 {
 	if (!m->combined.on && msg->type == DSM_GET)
@@ -90,20 +138,21 @@ void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
 	if (m->combined.on)
 		combine_send(m, to, msg);
 	else if (msg->type == DSM_DONE && m->deferred_count < DEFERRED_MAX)
-		m->deferred[m->deferred_count++] = (struct deferred){ to, *msg };
+		put_off(m, to, msg);
 	else
 		send_over(&m->urgent, to, msg, 1);
 }
 
-void peers_send_deferred(struct machine *m)
+static void send_deferred(struct machine *m)
 {
-	pthread_mutex_lock(&m->frames_lock);
-	while (m->deferred_count) {
-		struct deferred *d = &m->deferred[--m->deferred_count];
+	struct wire_dsm wire[DEFERRED_MAX];
 
-		send_over(&m->urgent, d->to, &d->msg, 1);
+	while (m->deferred_count) {
+		unsigned to = m->deferred[0].to;
+		struct iovec iov = { wire, take_deferred(m, to, wire) * sizeof(wire[0]) };
+
+		send_iov(&m->urgent, to, &iov, 1);
 	}
-	pthread_mutex_unlock(&m->frames_lock);
 }
 
 /* What it says of frame number `first` and so many that follow.  As dsm_receive(). */
@@ -185,6 +234,8 @@ static void serve_peer(struct peers *p, unsigned peer, short events, bool *alive
 static void tick(struct machine *m)
 {
 	frames_lock(m);
+	if (m->deferred_count && now_ns() >= m->deferred_until)
+		send_deferred(m);
 	frames_unlock(m);	/* runs dsm_tick() */
 	pager_settle(m);
 }
@@ -196,10 +247,10 @@ static int wait_for_peers(struct peers *p, struct pollfd *fds, unsigned count)
 	struct timespec timeout;
 
 	pthread_mutex_lock(&m->frames_lock);
-	if (p == &m->urgent)
-		deadline = m->deadline;
-	else
+	if (p == &m->bulk)
 		combine_flush(m);
+	else
+		deadline = m->deferred_count && m->deferred_until < m->deadline ? m->deferred_until : m->deadline;
 	pthread_mutex_unlock(&m->frames_lock);
 	if (deadline == UINT64_MAX)
 		return ppoll(fds, count, NULL, NULL);

@@ -8,9 +8,8 @@
  * dsm.h with all that it does, messages to self included.
  *
  *   links       The messages of a pair of nodes arrive in any order.  With -DDAEMON=1 they go as node/peers.c
- *               sends them over TCP: in order, those of all frames on one link, but DONE is put off until the
- *               threads that waited have been resumed; what the node's threads and its clock send meanwhile
- *               overtakes it, and nothing is received meanwhile.
+ *               sends them over TCP: in order, those of all frames on one link, but DONE is put off for any
+ *               time; what the node sends meanwhile, answers to what it receives included, may overtake it.
  *   requests    A node may ask for any frame at any moment, and need not wait for one before it asks for
  *               another: it has many threads, and looks ahead for pages that no thread waits for.  With
  *               -DREQUESTS=n all nodes together make n, discards among them, so that every run ends.
@@ -141,7 +140,7 @@ inline set_state(to)
 	fi
 }
 
-/* peers_send_deferred() for one frame, or at once */
+/* send_deferred() for one frame, or at once */
 inline send_now(to, kind, right, who, load)
 {
 	assert(nfull(net[LINK(self, to)]));
@@ -537,7 +536,7 @@ byte requests;
 	RECEIVE_TYPE(n, INVALIDATE_ACK) RECEIVE_TYPE(n, GRANT) RECEIVE_TYPE(n, DONE)
 
 #define RECEIVE_IN_ORDER \
-	:: !DEFERRED && nempty(net[in]) -> \
+	:: nempty(net[in]) -> \
 		net[in]?f, type, state, requester, payload; \
 		own!type, peer, state, requester, payload
 
@@ -547,7 +546,7 @@ byte requests;
 #define DEFERRED	(frame[0].deferred & BIT(self))
 #endif
 
-/* peers_send_deferred(), after the threads that waited have been resumed */
+/* send_deferred() */
 #define SETTLE \
 	:: role == CLOCK && DEFERRED -> \
 		for (f : 0 .. FRAMES - 1) { \

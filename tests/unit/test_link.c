@@ -208,6 +208,37 @@ static void counted(void **state)
 	release(ends);
 }
 
+/* Two short messages and one with a page, in two buffers. */
+static void several_at_a_time(void **state)
+{
+	uint8_t page[WIRE_PAGE_SIZE] = { 1 };
+	struct wire_dsm short_one = { .hdr = { .length = sizeof(short_one), .type = WIRE_DONE }, .pfn = 1 };
+	struct wire_dsm messages[3] = { short_one, short_one, short_one };
+	struct iovec iov[2] = { { messages, sizeof(messages) }, { page, sizeof(page) } };
+	struct link_stats stats;
+	struct link *ends[2];
+	const struct wire_hdr *msg;
+
+	messages[1].pfn = 2;
+	messages[2] = (struct wire_dsm){
+		.hdr = { .length = sizeof(short_one) + sizeof(page), .type = WIRE_GRANT },
+		.pfn = 3, .state = 1, .payload = WIRE_PAYLOAD_PAGE,
+	};
+	pair(state, ends, WIRE_PURPOSE_DSM);
+	assert_int_equal(link_send(ends[0], iov, 2), 0);
+	for (uint64_t pfn = 1; pfn <= 3; pfn++) {
+		assert_true(link_recv_wait(ends[1], &msg, WAIT_MS) > 0);
+		assert_int_equal(((const struct wire_dsm *)msg)->pfn, pfn);
+	}
+	assert_memory_equal((const struct wire_dsm *)msg + 1, page, sizeof(page));
+	assert_false(readable(ends[1], 0));
+	link_get_stats(ends[0], &stats);
+	assert_int_equal(stats.messages_out, 3);
+	link_get_stats(ends[1], &stats);
+	assert_int_equal(stats.messages_in, 3);
+	release(ends);
+}
+
 /* 16 MiB without a reader: nothing blocks, nothing is lost. */
 static void queues_what_is_not_read(void **state)
 {
@@ -566,6 +597,7 @@ int main(void)
 		ON_ALL(in_order_both_ways),
 		ON_ALL(waiting_ends),
 		ON_ALL(counted),
+		ON_ALL(several_at_a_time),
 		ON_ALL(queues_what_is_not_read),
 		ON_ALL(gives_up_on_a_silent_reader),
 		ON_ALL(peer_leaves),
