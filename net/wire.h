@@ -123,6 +123,7 @@ enum wire_run_flags {
 	WIRE_RUN_LOADED		= 4,	/* the context is in the CPU's slot already, and stays there afterwards */
 	WIRE_RUN_STARTED	= 8,	/* and the thread was told to run it: it does, or has parked; no maps */
 	WIRE_RUN_OTHER_TIME	= 16,	/* the task is in a time namespace: the clock is not its own */
+	WIRE_RUN_GATES		= 32,	/* user code does not use the GS base: gates may find the slot's report by it */
 };
 
 /*

@@ -110,7 +110,8 @@ static int load_context(struct run *r)
 {
 	const struct wire_run *msg = r->message;
 	struct stub_orders *o = r->slot.orders;
-	uint64_t fs = msg->gp[CONTEXT_FS_BASE], gs = msg->gp[CONTEXT_GS_BASE];
+	uint64_t report = STUB_REPORTS + r->executor->slot * STUB_REPORT_SIZE;
+	uint64_t fs = msg->gp[CONTEXT_FS_BASE], gs = msg->flags & WIRE_RUN_GATES ? report : msg->gp[CONTEXT_GS_BASE];
 	int ret = find_frame(r);
 
 	if (ret || msg->flags & WIRE_RUN_LOADED)

@@ -436,6 +436,7 @@ static void fields_of_cpu(void **state)
 		BAD(make_run_small, m.hdr.reserved = 1),
 		BAD(make_run_small, m.run.flags = 32),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_OTHER_TIME),
+		FINE(make_run_small, m.run.flags = WIRE_RUN_GATES),
 		BAD(make_run_small, m.run.clock.reserved = 1),
 		BAD(make_run_small, m.run.clock.shift = 33),
 		FINE(make_run_small, m.run.clock.shift = 32),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Gates: system calls without a trap, on the kernel host.
+ * Gates: system calls without a trap.
  *
  * A system call traps in the stub (seccomp), which takes the host as long as handing over to the kernel, often
  * longer.  Where a program makes calls over and over, in the C library's wrappers, the instructions are one of
@@ -15,8 +15,8 @@
  *
  * Gates are pages of the kernel that every mm has mapped near its libraries, the same ones in all, so they go along
  * with fork() and to other nodes.  The address that is reported tells the gate, and gates[] where it stands.  If
- * the GS base, by which the stub's text finds the report, is not the slot's (on other nodes, when a debugger
- * single-steps, or the program has its own), the gate makes a system call by itself, which traps: all is the same but for
+ * the GS base, by which the stub's text finds the report, is not the slot's (when a debugger single-steps, or the
+ * program has its own), the gate makes a system call by itself, which traps: all is the same but for
  * the time.  Who is interrupted in a gate goes on at the system call that it stands for, and is never seen in there.
  *
  * Programs see the jump where they read their own code.  Only private mappings of files are changed that may be executed
