@@ -139,6 +139,8 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 		ssi_clock_record(&run->clock);
 	if (ssi_clock_is_other())
 		flags |= WIRE_RUN_OTHER_TIME;
+	if (current->mm->context.ssi->gates && !regs->gp[GS_BASE / sizeof(long)] && !singlestepping())
+		flags |= WIRE_RUN_GATES;
 	if (!(flags & WIRE_RUN_LOADED))
 		fp_length = add_fp(c, run->mm, regs, (u8 *)(run_maps(c) + run->map_count));
 	run->hdr.length = sizeof(*run) + run->map_count * sizeof(struct wire_map) + fp_length;
@@ -337,8 +339,10 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 	}
 	if (signal != SIGSYS)
 		ssi_gate_leave(sm, regs);
-	else if (!ssi_gate_pass(sm, regs) && !node)
+	else if (!ssi_gate_pass(sm, regs))
 		ssi_gate_consider(c->sites, sm, regs);
+	if (signal == SIGSEGV && !node && FAULT_WRITE(regs->faultinfo))
+		ssi_block_fault(regs->faultinfo.cr2);
 	if (t->fault.frame)
 		interrupt_end();
 	else

@@ -515,7 +515,7 @@ unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool 
 		end = ahead_end(at, pages, write);
 	if (!end)
 		return 0;
-	__mm_populate(at, end - at, 1);
+	ssi_populate(at, end);
 	at = next_fault(at, pages, write);
 	s->next = at;
 	return at;

@@ -324,9 +324,21 @@ void ssi_habit_note(struct ssi_habits *s, unsigned long address, bool write);
 /* The current task is about to run: pages to be given to it, which are in its page table then.  May sleep. */
 void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages);
 
+/* Pages being populated.  All but owner is the owner's. */
+struct ssi_block {
+	struct task_struct *owner;	/* NULL: nobody */
+	struct page *next;		/* so many are left of those that follow each other */
+	unsigned long left, wanted;	/* and so many are wanted besides */
+};
+
+/* block.c: populate pages of the current mm there; and those around a store's fault that is to be handled next.  May block. */
+void ssi_populate(unsigned long start, unsigned long end);
+void ssi_block_fault(unsigned long address);
+
 struct ssi_mm {
 	__u64 id;
 	struct ssi_habits habits;
+	struct ssi_block block;
 	unsigned long gates;	/* where they are mapped; 0: nowhere */
 	unsigned int area;	/* 1 + number of its stub's control area on the kernel host; 0: not known yet */
 	raw_spinlock_t lock;	/* all of node[] */

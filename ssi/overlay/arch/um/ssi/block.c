@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Anonymous memory in blocks.
+ *
+ * A page that a program stores to first costs a trap and a mapping of the host's, and of mappings a process of the host may
+ * have only so many (vm.max_map_count).  Pages that follow each other in physical memory as they do in the program's need
+ * one for all of them, but a kernel that has run for a while hands out pages in any order.  So
+ *
+ *   - whatever populates more than one page takes blocks of pages from the page allocator that follow each other, and
+ *     divides them: they are ordinary pages from then on, to be freed, swapped or sent elsewhere one by one;
+ *   - on the kernel host a store to a page that is not there gets the block around it, if nothing of that is there.
+ *
+ * As the huge pages of Linux that takes memory which the program may never use.  So a block grows with what the process has
+ * already: to 64 KiB with 1 MiB, from 16 MiB on a 256th, to 2 MiB with 512 MiB.  So few blocks are enough for a
+ * process of any size, in whatever order it uses its memory.  There is none where memory is short, and where the program
+ * has said that it wants none (MADV_RANDOM).
+ *
+ * One thread of a process at a time takes a block; others go without meanwhile.
+ */
+#include <linux/highmem.h>
+#include <linux/log2.h>
+#include <linux/mm.h>
+#include <linux/mempolicy.h>
+#include <linux/mmzone.h>
+#include <linux/sched.h>
+#include <linux/userfaultfd_k.h>
+#include <linux/vmstat.h>
+#include <ssi.h>
+#include <ssi_block.h>
+#include "ssi_internal.h"
+
+#define SMALL_MAX	16UL		/* pages that a fault gets, of small processes */
+#define SMALL_SHARE	16UL		/* at most that part of what they have */
+#define LARGE_MAX	512UL		/* likewise, of large ones: as many as one page table holds */
+#define LARGE_SHARE	256UL
+#define FREE_SHARE	16UL		/* of a node's memory that stays free of blocks */
+#define ORDER_MAX	8U		/* of what is taken for many pages */
+
+/* NULL: there is none that is free and whole.  Nobody waits for it. */
+static struct page *take(unsigned int order)
+{
+	gfp_t flags = (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOWARN) & ~__GFP_RECLAIM;
+	struct page *page = alloc_pages(flags, order);
+
+	if (page)
+		split_page(page, order);
+	return page;
+}
+
+struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
+{
+	struct ssi_mm *sm = vma->vm_mm->context.ssi;
+	struct ssi_block *b = sm ? &sm->block : NULL;
+	struct page *page;
+
+	/* pages of a block are all of this CPU's node */
+	if (!b || READ_ONCE(b->owner) != current || vma->vm_policy || current->mempolicy)
+		return NULL;
+	if (!b->left && b->wanted > 1) {
+		unsigned int order = min((unsigned int)ilog2(b->wanted), ORDER_MAX);
+
+		b->next = take(order);
+		b->left = b->next ? 1U << order : 0;
+		b->wanted = b->next ? b->wanted - b->left : 0;
+	}
+	if (!b->left)
+		return NULL;
+	b->left--;
+	page = b->next++;
+	clear_user_highpage(page, address);
+	return page_folio(page);
+}
+
+void ssi_populate(unsigned long start, unsigned long end)
+{
+	struct ssi_block *b = &current->mm->context.ssi->block;
+	bool mine = !cmpxchg(&b->owner, NULL, current);
+
+	if (mine) {
+		b->wanted = (end - start) >> PAGE_SHIFT;
+		b->left = 0;
+	}
+	__mm_populate(start, end - start, 1);
+	if (!mine)
+		return;
+	for (; b->left; b->left--)
+		__free_page(b->next++);
+	smp_store_release(&b->owner, NULL);
+}
+
+/* --- at a fault --- */
+
+static bool has_room(void)
+{
+	int node = numa_node_id();
+
+	return sum_zone_node_page_state(node, NR_FREE_PAGES) > node_present_pages(node) / FREE_SHARE;
+}
+
+static bool is_empty(struct mm_struct *mm, unsigned long at, unsigned long end)
+{
+	unsigned long flags;
+	pte_t *pte = NULL;
+	bool yes = true;
+
+	local_irq_save(flags);		/* page tables stay */
+	while (at < end && yes) {
+		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
+		if (!pte)
+			continue;
+		yes = pte_none(READ_ONCE(*pte));
+		at += PAGE_SIZE;
+	}
+	local_irq_restore(flags);
+	return yes;
+}
+
+/* The largest aligned block of at most so many pages around address that may be given; 1: none.  mmap_lock held. */
+static unsigned long block_around(struct mm_struct *mm, unsigned long address, unsigned long pages)
+{
+	const struct vm_area_struct *vma = vma_lookup(mm, address);
+
+	if (!vma || !vma_is_anonymous((struct vm_area_struct *)vma) || !(vma->vm_flags & VM_WRITE) ||
+	    vma->vm_flags & (VM_RAND_READ | VM_HUGETLB) || userfaultfd_armed((struct vm_area_struct *)vma))
+		return 1;
+	for (; pages > 1; pages /= 2) {
+		unsigned long start = address & ~(pages * PAGE_SIZE - 1), end = start + pages * PAGE_SIZE;
+
+		if (start >= vma->vm_start && end <= vma->vm_end && is_empty(mm, start, end))
+			break;
+	}
+	return pages;
+}
+
+void ssi_block_fault(unsigned long address)
+{
+	struct mm_struct *mm = current->mm;
+	unsigned long has = get_mm_counter(mm, MM_ANONPAGES), start;
+	unsigned long pages = max(min(has / SMALL_SHARE, SMALL_MAX), min(has / LARGE_SHARE, LARGE_MAX));
+
+	if (pages < 2 || address >= TASK_SIZE || !is_empty(mm, address & PAGE_MASK, PAGE_ALIGN(address + 1)) || !has_room() ||
+	    mmap_read_lock_killable(mm))
+		return;
+	pages = block_around(mm, address, rounddown_pow_of_two(pages));
+	mmap_read_unlock(mm);
+	start = address & ~(pages * PAGE_SIZE - 1);
+	if (pages > 1)
+		ssi_populate(start, start + pages * PAGE_SIZE);
+}
