@@ -18,6 +18,7 @@
 #include <os.h>
 #include <skas.h>
 #include <ssi.h>
+#include <ssi_fp.h>
 #include <sysdep/ptrace.h>
 #include "ssi_internal.h"
 #include "xstate.h"
@@ -113,6 +114,37 @@ void ssi_cpu_watch(unsigned int cpu)
 static struct wire_map *run_maps(struct ssi_cpu *c)
 {
 	return (struct wire_map *)(&c->msg.run + 1);
+}
+
+/* --- vector state in a slot --- */
+
+/*
+ * Copying it both ways takes as long as all the rest of a system call, and hardly anybody looks at it.  So it stays in
+ * the slot until the task goes elsewhere, or somebody does.
+ */
+static bool is_in_slot(const struct ssi_cpu *c, const struct ssi_slot *slot)
+{
+	return c->fp_task == current && c->fp_slot.area == slot->area && c->fp_slot.number == slot->number &&
+	       c->fp_slot_mm == current->mm->context.ssi->id;
+}
+
+static void leave_in_slot(struct ssi_cpu *c, const struct ssi_slot *slot)
+{
+	c->fp_slot = *slot;
+	c->fp_slot_mm = current->mm->context.ssi->id;
+	c->fp_task = current;
+}
+
+/* Whoever has lost the slot, by exec() or at its end, has lost what was in there.  What user code has destroyed is lost, too. */
+void ssi_fp_sync(void)
+{
+	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
+
+	if (c->fp_task != current)
+		return;
+	c->fp_task = NULL;
+	if (current->mm && current->mm->context.ssi->id == c->fp_slot_mm)
+		ssi_slot_read_fp(&c->fp_slot, current->thread.regs.regs.fp, host_fp_size);
 }
 
 /* The vector state goes along unless the executor has it already. */
@@ -216,7 +248,7 @@ static void read_slot(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml
 	struct ssi_trap trap = {};
 
 	event->signal = ssi_slot_signal(slot);
-	if (ssi_slot_read(slot, &trap, regs->gp, regs->fp, host_fp_size) || !is_event(event->signal))
+	if (ssi_slot_read(slot, &trap, regs->gp) || !is_event(event->signal))
 		event->signal = 0;
 	event->code = trap.code;
 	regs->faultinfo.cr2 = trap.address;
@@ -230,10 +262,14 @@ static void run_local(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml
 	bool started = !c->msg.run.map_count;
 
 	ssi_slot_other_time(slot, ssi_clock_is_other());
-	if (ssi_slot_load(slot, regs->gp, regs->fp, host_fp_size, singlestepping())) {
-		c->msg.event.signal = 0;
-		return;
+	if (!is_in_slot(c, slot)) {
+		ssi_fp_sync();
+		if (ssi_slot_load_fp(slot, regs->fp, host_fp_size))
+			goto destroyed;
 	}
+	if (ssi_slot_load(slot, regs->gp, singlestepping()))
+		goto destroyed;
+	leave_in_slot(c, slot);
 	if (started && !ssi_local_run(slot, control_wanted)) {
 		read_slot(c, slot, regs);
 		return;
@@ -241,8 +277,9 @@ static void run_local(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml
 	ssi_local_executor();
 	send_run(c, regs, WIRE_RUN_LOADED | (started ? WIRE_RUN_STARTED : 0));
 	receive_event(c, regs);
-	if (ssi_slot_read_fp(slot, regs->fp, host_fp_size))
-		c->msg.event.signal = 0;
+	return;
+destroyed:
+	c->msg.event.signal = 0;
 }
 
 /* The stub process is lost, for example to the host's out-of-memory killer: so is everyone who uses the mm. */
@@ -318,6 +355,7 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 	if (ssi_local_slot(&slot, sm)) {
 		run_local(c, &slot, regs);
 	} else {
+		ssi_fp_sync();
 		send_run(c, regs, 0);
 		receive_event(c, regs);
 	}

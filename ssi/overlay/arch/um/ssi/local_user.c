@@ -94,10 +94,11 @@ static void *fp_of(const struct ssi_slot *s, ucontext_t *frame, uint32_t *size)
 			  (uintptr_t)report - (STUB_REPORTS + s->number * STUB_REPORT_SIZE), size);
 }
 
-static int load_fp(const struct ssi_slot *s, ucontext_t *frame, const void *fp, int size)
+int ssi_slot_load_fp(const struct ssi_slot *s, const void *fp, int size)
 {
 	uint32_t room, length = xstate_length(fp, size, layout.end);
-	void *area = fp_of(s, frame, &room);
+	ucontext_t *frame = frame_of(s);
+	void *area = frame ? fp_of(s, frame, &room) : NULL;
 
 	if (!area)
 		return -EFAULT;
@@ -115,7 +116,7 @@ static uint64_t real_gs(const struct ssi_slot *s, uint64_t gs, int singlestep)
 	return gs || singlestep || !may_gate ? gs : STUB_REPORTS + s->number * STUB_REPORT_SIZE;
 }
 
-int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, const void *fp, int fp_size, int singlestep)
+int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, int singlestep)
 {
 	struct stub_orders *o = ssi_slot_orders(s);
 	uint64_t fs = gp[CONTEXT_FS_BASE], gs = real_gs(s, gp[CONTEXT_GS_BASE], singlestep);
@@ -127,7 +128,7 @@ int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, const void 
 	o->sync |= (o->fs_base != fs ? STUB_SYNC_FS : 0) | (o->gs_base != gs ? STUB_SYNC_GS : 0);
 	o->fs_base = fs;
 	o->gs_base = gs;
-	return load_fp(s, frame, fp, fp_size);
+	return 0;
 }
 
 void ssi_slot_resume(const struct ssi_slot *s)
@@ -223,7 +224,7 @@ int ssi_slot_read_fp(const struct ssi_slot *s, void *fp, int fp_size)
 	return 0;
 }
 
-int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long *gp, void *fp, int fp_size)
+int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long *gp)
 {
 	const struct stub_orders *o = ssi_slot_orders(s);
 	const struct stub_report *r = ssi_slot_report(s);
@@ -242,7 +243,7 @@ int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long
 	gp[CONTEXT_ORIG_AX] = ssi_slot_signal(s) == SIGSYS ? (unsigned long)r->syscall : NO_SYSCALL;
 	gp[CONTEXT_FS_BASE] = o->fs_base;
 	gp[CONTEXT_GS_BASE] = stub_user_gs(o->gs_base);
-	return ssi_slot_read_fp(s, fp, fp_size);
+	return 0;
 }
 
 void ssi_slot_count(const struct ssi_slot *s, long long user_ns, int interrupted)

@@ -81,7 +81,8 @@ struct ssi_trap { int code; unsigned long address, error, number; };	/* si_code;
 /* 0 or -errno */
 int ssi_open_arena(int fd, unsigned int cpus);
 /* gp: in the order of struct user_regs_struct.  0; -EFAULT, as all of these: user code has destroyed its frame. */
-int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, const void *fp, int fp_size, int singlestep);
+int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, int singlestep);
+int ssi_slot_load_fp(const struct ssi_slot *s, const void *fp, int fp_size);
 void ssi_slot_resume(const struct ssi_slot *s);
 /*
  * After resuming, with IRQs disabled.  0: it has parked; -EINTR: a signal or an IPI waits for IRQs to be enabled.
@@ -96,7 +97,7 @@ void ssi_slot_interrupt(const struct ssi_slot *s);
 unsigned int ssi_slot_signal(const struct ssi_slot *s);
 /* Has it parked because of a frame that is not there? */
 int ssi_slot_frame_fault(const struct ssi_slot *s);
-int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long *gp, void *fp, int fp_size);
+int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long *gp);
 int ssi_slot_read_fp(const struct ssi_slot *s, void *fp, int fp_size);
 void ssi_slot_count(const struct ssi_slot *s, long long user_ns, int interrupted);
 
@@ -183,7 +184,7 @@ struct ssi_stream {
 };
 
 /* --- gate.c --- */
-#define SSI_TRAP_SITES 64
+#define SSI_TRAP_SITES 256	/* a power of two */
 
 struct ssi_trap_site { __u64 mm; unsigned long ip; unsigned int uses; };
 
@@ -208,6 +209,9 @@ struct ssi_cpu {
 	struct ssi_stream stream;
 	struct ssi_trap_site sites[SSI_TRAP_SITES];
 	unsigned int copy_pause;	/* so many accesses to user memory are not tried on the node */
+	struct task_struct *fp_task;	/* current: its vector state is in fp_slot, of the stub of fp_slot_mm; NULL */
+	struct ssi_slot fp_slot;
+	__u64 fp_slot_mm;
 	__u64 fp_mm;			/* fp was last exchanged for this mm; 0: nothing was */
 	__u32 fp_length;
 	__u8 fp[WIRE_FP_MAX] __aligned(64);
