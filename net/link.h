@@ -22,14 +22,15 @@ struct link_ops {
 	/* "tcp", "in-process": for messages to the user. */
 	const char *name;
 	/*
-	 * Send whole messages, of which no header is divided, gathered from iov[0..count).  Any thread; never blocks: what the transport does
-	 * not take now is queued (copied) and goes out in order.  The buffers are the caller's again on
-	 * return.  0, or -EPIPE (link dead), -ENOBUFS (peer does not read: link is dead now).
+	 * Send whole messages, of which no header is divided, gathered from iov[0..count).  Any thread; never
+	 * blocks: what the transport does not take now is queued (copied) and goes out in order.  The buffers are the
+	 * caller's again on return.  0, or -EPIPE (link dead), -ENOBUFS (peer does not read: link is dead now).
 	 */
 	int (*send)(struct link *link, const struct iovec *iov, int count);
 	/*
 	 * Next whole message.  One thread at a time; never blocks.  Returns its length with *msg pointing
-	 * to it, valid until the next recv on this link; 0: none is complete yet, or poll first; -EPIPE: the peer closed
+	 * to it, valid until the next recv on this link; 0: none is complete yet, or there may be one but poll
+	 * first (what has been read empty is not read again at once); -EPIPE: the peer closed
 	 * between two messages; -EPROTO: it broke the protocol, or closed within a message (see
 	 * link_error()); -errno.
 	 */

@@ -25,6 +25,7 @@ _Static_assert((int)DSM_PAYLOAD_PAGE == (int)WIRE_PAYLOAD_PAGE &&
 
 #define STEP_FRAMES	32
 #define PUT_OFF_NS	80000	/* nearly as long as who was granted a frame keeps it anyway (RESIDENCE_NS, pager.c) */
+#define READER_NS	20000	/* other readers of it wait for nothing else */
 
 static void kick(struct peers *p)
 {
@@ -119,13 +120,16 @@ void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, 
 
 /*
  * DONE tells the home that a miss has ended.  The thread that missed waits to go on, and nobody else for DONE, unless
- * another node wants the frame, which it would not get before residence has passed.  So it is put off, and goes with
- * what is sent there next, often the thread's next GET.
+ * another node wants the frame.  That one would not get it before residence has passed, but for a reader of what
+ * other nodes may read already.  So DONE is put off, and goes with what is sent there next, often the thread's next GET.
  */
 static void put_off(struct machine *m, unsigned to, const struct dsm_msg *msg)
 {
-	if (!m->deferred_count)
-		m->deferred_until = now_ns() + PUT_OFF_NS;
+	bool reader = dsm_state(m->dsm, msg->pfn) == DSM_SHARED;
+	uint64_t until = now_ns() + (reader ? READER_NS : PUT_OFF_NS);
+
+	if (!m->deferred_count || until < m->deferred_until)
+		m->deferred_until = until;
 	m->deferred[m->deferred_count++] = (struct deferred){ to, *msg };
 	if (!pthread_equal(pthread_self(), m->urgent.thread))
 		kick(&m->urgent);	/* which sleeps longer */
@@ -143,10 +147,13 @@ void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
 		send_over(&m->urgent, to, msg, 1);
 }
 
-static void send_deferred(struct machine *m)
+/* frames_lock held */
+static void send_overdue(struct machine *m, uint64_t now)
 {
 	struct wire_dsm wire[DEFERRED_MAX];
 
+	if (!m->deferred_count || now < m->deferred_until)
+		return;
 	while (m->deferred_count) {
 		unsigned to = m->deferred[0].to;
 		struct iovec iov = { wire, take_deferred(m, to, wire) * sizeof(wire[0]) };
@@ -184,6 +191,8 @@ static int deliver_some(struct peers *p, unsigned peer, const struct wire_dsm *w
 	}
 	if (bulk)
 		combine_end(m);
+	else
+		send_overdue(m, now);
 	frames_unlock(m);
 	if (bulk)
 		combine_map(m);
@@ -234,8 +243,7 @@ static void serve_peer(struct peers *p, unsigned peer, short events, bool *alive
 static void tick(struct machine *m)
 {
 	frames_lock(m);
-	if (m->deferred_count && now_ns() >= m->deferred_until)
-		send_deferred(m);
+	send_overdue(m, now_ns());
 	frames_unlock(m);	/* runs dsm_tick() */
 	pager_settle(m);
 }

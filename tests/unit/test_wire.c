@@ -434,7 +434,7 @@ static void fields_of_cpu(void **state)
 {
 	const struct step steps[] = {
 		BAD(make_run_small, m.hdr.reserved = 1),
-		BAD(make_run_small, m.run.flags = 32),
+		BAD(make_run_small, m.run.flags = 64),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_OTHER_TIME),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_GATES),
 		BAD(make_run_small, m.run.clock.reserved = 1),

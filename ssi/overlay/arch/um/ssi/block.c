@@ -17,6 +17,7 @@
  *
  * One thread of a process at a time takes a block; others go without meanwhile.
  */
+#include <linux/cpuset.h>
 #include <linux/highmem.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
@@ -36,10 +37,10 @@
 #define FREE_SHARE	16UL		/* of a node's memory that stays free of blocks */
 #define ORDER_MAX	8U		/* of what is taken for many pages */
 
-/* NULL: there is none that is free and whole.  Nobody waits for it. */
+/* So many pages; NULL: there are none that are free and follow each other.  Nobody waits for them. */
 static struct page *take(unsigned int order)
 {
-	gfp_t flags = (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOWARN) & ~__GFP_RECLAIM;
+	gfp_t flags = (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN) & ~__GFP_DIRECT_RECLAIM;
 	struct page *page = alloc_pages(flags, order);
 
 	if (page)
@@ -47,20 +48,46 @@ static struct page *take(unsigned int order)
 	return page;
 }
 
-struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
+static bool begin(struct ssi_block *b)
+{
+	if (cmpxchg(&b->owner, NULL, current))
+		return false;
+	b->left = b->wanted = 0;
+	return true;
+}
+
+static void end(struct ssi_block *b)
+{
+	for (; b->left; b->left--)
+		__free_page(b->next++);
+	smp_store_release(&b->owner, NULL);
+}
+
+static struct ssi_block *own_block(struct vm_area_struct *vma)
 {
 	struct ssi_mm *sm = vma->vm_mm->context.ssi;
-	struct ssi_block *b = sm ? &sm->block : NULL;
+
+	return sm && READ_ONCE(sm->block.owner) == current ? &sm->block : NULL;
+}
+
+/* Pages of a block are all of this CPU's node, which may not be what is wanted. */
+static bool has_policy(const struct vm_area_struct *vma)
+{
+	return vma->vm_policy || current->mempolicy;
+}
+
+struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
+{
+	struct ssi_block *b = own_block(vma);
 	struct page *page;
 
-	/* pages of a block are all of this CPU's node */
-	if (!b || READ_ONCE(b->owner) != current || vma->vm_policy || current->mempolicy)
+	if (!b || has_policy(vma))
 		return NULL;
 	if (!b->left && b->wanted > 1) {
 		unsigned int order = min((unsigned int)ilog2(b->wanted), ORDER_MAX);
 
 		b->next = take(order);
-		b->left = b->next ? 1U << order : 0;
+		b->left = b->next ? 1UL << order : 0;
 		b->wanted = b->next ? b->wanted - b->left : 0;
 	}
 	if (!b->left)
@@ -71,30 +98,33 @@ struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
 	return page_folio(page);
 }
 
-void ssi_populate(unsigned long start, unsigned long end)
+/* Who reaches its control group's limit with what it has not asked for goes without. */
+gfp_t ssi_block_gfp(struct vm_area_struct *vma)
+{
+	return own_block(vma) ? __GFP_NORETRY : 0;
+}
+
+void ssi_populate(unsigned long start, unsigned long stop)
 {
 	struct ssi_block *b = &current->mm->context.ssi->block;
-	bool mine = !cmpxchg(&b->owner, NULL, current);
+	bool mine = begin(b);
 
-	if (mine) {
-		b->wanted = (end - start) >> PAGE_SHIFT;
-		b->left = 0;
-	}
-	__mm_populate(start, end - start, 1);
-	if (!mine)
-		return;
-	for (; b->left; b->left--)
-		__free_page(b->next++);
-	smp_store_release(&b->owner, NULL);
+	if (mine)
+		b->wanted = (stop - start) >> PAGE_SHIFT;
+	__mm_populate(start, stop - start, 1);
+	if (mine)
+		end(b);
 }
 
 /* --- at a fault --- */
 
+/* Clean pages of files make room soon. */
 static bool has_room(void)
 {
 	int node = numa_node_id();
+	unsigned long have = sum_zone_node_page_state(node, NR_FREE_PAGES) + node_page_state(NODE_DATA(node), NR_INACTIVE_FILE);
 
-	return sum_zone_node_page_state(node, NR_FREE_PAGES) > node_present_pages(node) / FREE_SHARE;
+	return have > node_present_pages(node) / FREE_SHARE && node_isset(node, cpuset_current_mems_allowed);
 }
 
 static bool is_empty(struct mm_struct *mm, unsigned long at, unsigned long end)
@@ -120,7 +150,7 @@ static unsigned long block_around(struct mm_struct *mm, unsigned long address, u
 {
 	const struct vm_area_struct *vma = vma_lookup(mm, address);
 
-	if (!vma || !vma_is_anonymous((struct vm_area_struct *)vma) || !(vma->vm_flags & VM_WRITE) ||
+	if (!vma || !vma_is_anonymous((struct vm_area_struct *)vma) || !(vma->vm_flags & VM_WRITE) || has_policy(vma) ||
 	    vma->vm_flags & (VM_RAND_READ | VM_HUGETLB) || userfaultfd_armed((struct vm_area_struct *)vma))
 		return 1;
 	for (; pages > 1; pages /= 2) {
@@ -132,10 +162,24 @@ static unsigned long block_around(struct mm_struct *mm, unsigned long address, u
 	return pages;
 }
 
+/* The largest that can be had. */
+static void give_block(struct ssi_block *b, unsigned long address, unsigned long pages)
+{
+	if (!begin(b))
+		return;
+	while (pages > 1 && !(b->next = take(ilog2(pages))))
+		pages /= 2;
+	if (pages > 1) {
+		b->left = pages;
+		__mm_populate(address & ~(pages * PAGE_SIZE - 1), pages * PAGE_SIZE, 1);
+	}
+	end(b);
+}
+
 void ssi_block_fault(unsigned long address)
 {
 	struct mm_struct *mm = current->mm;
-	unsigned long has = get_mm_counter(mm, MM_ANONPAGES), start;
+	unsigned long has = get_mm_counter(mm, MM_ANONPAGES);
 	unsigned long pages = max(min(has / SMALL_SHARE, SMALL_MAX), min(has / LARGE_SHARE, LARGE_MAX));
 
 	if (pages < 2 || address >= TASK_SIZE || !is_empty(mm, address & PAGE_MASK, PAGE_ALIGN(address + 1)) || !has_room() ||
@@ -143,7 +187,6 @@ void ssi_block_fault(unsigned long address)
 		return;
 	pages = block_around(mm, address, rounddown_pow_of_two(pages));
 	mmap_read_unlock(mm);
-	start = address & ~(pages * PAGE_SIZE - 1);
 	if (pages > 1)
-		ssi_populate(start, start + pages * PAGE_SIZE);
+		give_block(&mm->context.ssi->block, address, pages);
 }

@@ -24,7 +24,9 @@
  *
  * The idea, and that it is worth the trouble, is gVisor's (systrap).
  */
+#include <linux/hash.h>
 #include <linux/init.h>
+#include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/sched.h>
@@ -299,7 +301,8 @@ static bool is_last(unsigned long nr)
 void ssi_gate_consider(struct ssi_trap_site *sites, const struct ssi_mm *sm, const struct uml_pt_regs *regs)
 {
 	unsigned long ip = regs->gp[HOST_IP], nr = regs->gp[HOST_ORIG_AX];
-	struct ssi_trap_site *s = &sites[(ip ^ ip / SSI_TRAP_SITES) % SSI_TRAP_SITES];
+	/* a child of fork() has the same addresses */
+	struct ssi_trap_site *s = &sites[hash_64(ip ^ sm->id << 48, ilog2(SSI_TRAP_SITES))];
 
 	if (!sm->gates || current->ptrace || regs->gp[GS_BASE / sizeof(long)])
 		return;
