@@ -339,7 +339,6 @@ void calm_thread(pid_t tid);
 
 #define MM_HASH 256
 #define WAITER_HASH 256
-#define PFN_NONE (~0ull)
 #define DEFERRED_MAX 16
 
 struct deferred { unsigned to; struct dsm_msg msg; };
@@ -389,7 +388,6 @@ struct machine {
 	int pipe[2];			/* carries pages past their removal from the frame cache */
 	unsigned pipe_pages;		/* so many, at most WIRE_PAGES_MAX */
 	uint8_t *taken;			/* where they are read to */
-	uint64_t take_later;		/* a frame that has been given up and is still there; PFN_NONE */
 	uint64_t *shown;		/* not on node 0: where a frame has an entry (pager.c) */
 	int *stub_uffd;			/* 1 + the userfaultfd of the stub with the control area of this number */
 	struct combined combined;

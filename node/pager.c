@@ -11,10 +11,10 @@
  *   give rights   UFFDIO_CONTINUE, write-protected for Shared, plain for Exclusive; or, with a content that has just come
  *                 for somebody who reads, UFFDIO_COPY
  *   Shared -> Exclusive   remove the protection at the address that faulted; others fault in turn
- *   Exclusive -> Invalid  write-protect the only entry, if it can be, read the page, and punch it out when it has been
- *                         sent; or else splice it into a pipe, punch it out, read the pipe.  The hole takes away
+ *   Exclusive -> Invalid  splice the page into a pipe, punch it out, read the pipe.  The hole takes away
  *                         every page-table entry on this host; a store that raced with it went to the page
- *                         that the pipe holds, so none is lost.
+ *                         that the pipe holds, so none is lost.  Nothing of that can wait until the page has been
+ *                         sent: the next owner's stores are not to be missed by who reads here.
  *   Exclusive -> Shared   write-protect the only entry, many frames at a time if it can be; or else as above,
  *                         and the page is then written back
  *   Shared -> Invalid     punch
@@ -386,27 +386,6 @@ void pager_protect(struct machine *m, uint64_t pfn, unsigned count)
 	}
 }
 
-/*
- * Where the only entry can be protected, that is enough to know the content: into m->taken.  The frame is taken out when
- * that has been sent, for which somebody waits.
- */
-static bool take_later(struct machine *m, uint64_t pfn)
-{
-	if (!m->shown || !protect_some(m, pfn, 1))
-		return false;
-	frame_read(m, pfn, m->taken);
-	m->take_later = pfn;
-	return true;
-}
-
-static void take_now(struct machine *m)
-{
-	if (m->take_later == PFN_NONE)
-		return;
-	punch(m, m->take_later, 1);
-	m->take_later = PFN_NONE;
-}
-
 /* --- actions of the coherence core (dsm.h); frames_lock held --- */
 
 static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep,
@@ -425,10 +404,10 @@ static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, 
 	} else {
 		expose_to_kernel(m, pfn);
 		wait_for_kernel_maps(m);
-		if (!page)
-			punch(m, pfn, 1);
-		else if (!take_later(m, pfn))
+		if (page)
 			take(m, pfn, 1);
+		else
+			punch(m, pfn, 1);
 	}
 	if (!page)
 		return DSM_PAYLOAD_NONE;
@@ -497,7 +476,6 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 	if (msg->type == DSM_GET && m->asked_end - m->asked_first < ASKED_MAX)
 		m->asked[m->asked_end++ % ASKED_MAX] = (struct asked){ msg->pfn, combine_now(m) };
 	peers_send(m, to, msg);
-	take_now(m);
 }
 
 void pager_drain(struct machine *m)
@@ -1127,7 +1105,6 @@ int pager_start(struct machine *m, char *err, size_t err_size)
 
 	m->kernel_uffd = m->kernel_stop = m->frame_fd = m->rights_fd = m->pipe[0] = m->pipe[1] = -1;
 	m->deadline = UINT64_MAX;
-	m->take_later = PFN_NONE;
 	if (ret)
 		return ret;
 	ret = make_files(m);
