@@ -140,7 +140,7 @@ inline set_state(to)
 	fi
 }
 
-/* send_deferred() for one frame, or at once */
+/* send_overdue() for one frame, or at once */
 inline send_now(to, kind, right, who, load)
 {
 	assert(nfull(net[LINK(self, to)]));
@@ -546,7 +546,7 @@ byte requests;
 #define DEFERRED	(frame[0].deferred & BIT(self))
 #endif
 
-/* send_deferred() */
+/* send_overdue() */
 #define SETTLE \
 	:: role == CLOCK && DEFERRED -> \
 		for (f : 0 .. FRAMES - 1) { \
