@@ -40,6 +40,11 @@ struct link_ops {
 	 * waits as well.  NULL: poll and call recv.
 	 */
 	int (*recv_blocking)(struct link *link, const struct wire_hdr **msg);
+	/*
+	 * Who calls recv looks all the time for now: what comes need not wake others that poll.  What has come meanwhile does
+	 * so afterwards.  NULL: it does at once.
+	 */
+	void (*quiet)(struct link *link, bool quiet);
 	/* Descriptor to poll: POLLIN when recv may have something. -1: none. */
 	int (*fd)(const struct link *link);
 	/* Queued output exists: poll for POLLOUT and call flush.  Any thread. */

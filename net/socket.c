@@ -26,6 +26,7 @@
 
 #define RX_SIZE		(1u << 20)
 #define RX_READ		(64u << 10)
+#define QUIET_BYTES	(64 << 10)	/* less wakes nobody then: some pages */
 
 _Static_assert(RX_SIZE >= 2 * WIRE_GRANT_LENGTH_MAX && RX_READ <= WIRE_GRANT_LENGTH_MAX, "compaction is rare");
 
@@ -318,6 +319,14 @@ static int socket_recv_blocking(struct link *link, const struct wire_hdr **msg)
 	return receive(link, msg, 0);
 }
 
+static void socket_quiet(struct link *link, bool quiet)
+{
+	int least = quiet ? QUIET_BYTES : 1;
+
+	/* that the end of the connection wakes all the same, and UNIX sockets whoever polls, does no harm */
+	setsockopt(to_socket(link)->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least));
+}
+
 static int socket_fd(const struct link *link)
 {
 	return ((const struct socket_link *)link)->fd;
@@ -348,6 +357,7 @@ static const struct link_ops socket_ops = {
 	.send = socket_send,
 	.recv = socket_recv,
 	.recv_blocking = socket_recv_blocking,
+	.quiet = socket_quiet,
 	.fd = socket_fd,
 	.wants_flush = socket_wants_flush,
 	.flush = socket_flush,

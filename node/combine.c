@@ -62,7 +62,7 @@ static bool write_arrival(struct machine *m, struct arrival *a, uint64_t pfn, co
 	if (!mm || a->mm != mm->id || a->pfn < pfn || a->pfn + a->count > pfn + count || still_shown(mm, a) < a->count ||
 	    dsm_state(m->dsm, a->pfn) != DSM_SHARED)
 		return false;
-	return pager_write_mapped(m, mm, a->address, a->pfn, pages + (a->pfn - pfn) * NODE_PAGE_SIZE, a->count);
+	return pager_write_mapped(m, mm, a->address, a->pfn, pages + (a->pfn - pfn) * NODE_PAGE_SIZE, a->count, DSM_SHARED);
 }
 
 /* Arrivals come in the order of the pages. */

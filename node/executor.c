@@ -35,7 +35,8 @@
 #include "log.h"
 #include "machine.h"
 
-#define PF_WRITE 2u		/* x86 page-fault error code */
+#define PF_PRESENT 1u		/* x86 page-fault error code */
+#define PF_WRITE 2u
 #define NO_SYSCALL (~0ull)
 #define UNRESPONSIVE_TRIES 10	/* looks, half a second apart */
 
@@ -341,6 +342,8 @@ static int frame_fault(struct run *r)
 	w->mm = r->mm;
 	w->slot = r->slot;
 	w->since = 0;
+	w->entry = r->frame->uc_mcontext.gregs[REG_ERR] & PF_PRESENT;
+	w->given = false;
 	fault = *w;
 	ret = pager_fault(x->machine, w);
 	if (ret < 0)
@@ -385,21 +388,37 @@ static bool channel_speaks(const struct executor *x)
 	return poll(&p, 1, 0) > 0;
 }
 
+/* Who brings the frame resumes the thread, so that r->go is what its orders say. */
+static void await_frame(struct run *r)
+{
+	struct executor *x = r->executor;
+
+	if (__atomic_load_n(&r->slot.orders->go, __ATOMIC_ACQUIRE) != r->go)
+		peers_await(x->machine, dsm_home(x->machine->dsm, x->waiter.pfn), &r->slot.orders->go, r->go,
+			    &x->frame_spin, &x->overdue);
+}
+
 /*
  * Wait until the thread parks again.  One that goes on although it was interrupted has blocked SIGALRM,
  * which only user code that tampers with its signal frame can do.
  */
 static int wait_parked(struct run *r)
 {
+	struct executor *x = r->executor;
 	unsigned patience = UNRESPONSIVE_TRIES;
 	unsigned long ticks = ~0ul;
 	int ret;
 
 	for (;;) {
-		ret = slot_wait(r->slot, r->go);
+		await_frame(r);
+		ret = slot_wait(r->slot, r->go, x->overdue);
+		if (ret == -EAGAIN) {
+			x->overdue = peers_send_overdue(x->machine, false);
+			continue;
+		}
 		if (ret != -ETIMEDOUT)
 			return ret;
-		if (channel_speaks(r->executor))
+		if (channel_speaks(x))
 			return -EPIPE;
 		if (r->slot.orders->go != r->go || !was_interrupted(r))
 			continue;	/* a frame is on its way, or nobody has asked */
@@ -540,6 +559,8 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 		ret = execute(&r);
 		end(x);
 		ret = ret ? report_unchanged(&r, 0) : report(&r);
+		if (x->overdue != UINT64_MAX)
+			x->overdue = peers_send_overdue(x->machine, true);
 	}
 	mm_put(x->machine, r.mm);
 	x->handoff_ns += now_ns() - started - (x->user_ns - user_ns);
@@ -613,6 +634,7 @@ int executor_start(struct machine *m, unsigned cpu, struct link *link)
 	x->cpu = cpu;
 	x->slot = cpu - first + 1;
 	x->link = link;
+	x->overdue = UINT64_MAX;
 	pthread_mutex_init(&x->lock, NULL);
 	ret = -pthread_create(&x->thread, NULL, executor_thread, x);
 	x->started = !ret;

@@ -6,7 +6,7 @@
  * links and one for the bulk links (peers.c), one that starts stubs and takes them back (stubs.c), and on node 0 one that
  * reads the kernel's userfaultfd (pager.c).
  *
- * Lock order: machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock, clock.lock,
+ * Lock order: peers.receiving, machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock, clock.lock,
  * machine.hot_lock and machine.reap_lock are leaves.  No lock is held while waiting for another node; mm.lock is held while
  * waiting for the service thread of that mm's stub, which waits for nobody.
  */
@@ -94,9 +94,9 @@ struct slot mm_slot(const struct mm *mm, unsigned slot);
 void slot_resume(struct slot slot);
 /*
  * Wait until a CPU thread has parked with orders.go at this value.  0; -ESRCH: the stub has died; -ETIMEDOUT: not
- * for half a second.
+ * for half a second; -EAGAIN: not until then (now_ns(); UINT64_MAX: no limit).
  */
-int slot_wait(struct slot slot, uint32_t go);
+int slot_wait(struct slot slot, uint32_t go, uint64_t until);
 /* Can this host run stubs?  0, or -ENOEXEC: no (said in the log). */
 int mm_probe(struct machine *m);
 void *mm_channel_thread(void *machine);
@@ -135,6 +135,8 @@ struct waiter {
 	uint64_t expected_in;		/* nobody: it is only mapped in that mm; else 0 */
 	struct slot slot;
 	uint64_t since;			/* ns; 0: it has not had to wait */
+	bool entry;			/* one that permits no store was there */
+	bool given;			/* the entry has been made; frames_lock */
 };
 
 /* How long waiters have waited.  Any thread. */
@@ -212,7 +214,7 @@ void pager_write(struct machine *m, uint64_t pfn, const void *pages, unsigned co
  * all of them has been done.
  */
 bool pager_write_mapped(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, const void *pages,
-			unsigned count);
+			unsigned count, enum dsm_state state);
 /* The mm has a stub with this userfaultfd, or, -1, has none any more.  No lock held. */
 void pager_stub(struct machine *m, const struct mm *mm, int uffd);
 
@@ -263,6 +265,9 @@ void combine_map(struct machine *m);
 
 /* --- peers.c --- */
 
+/* How well it went to wait without sleeping; the waiting thread's. */
+struct spin { unsigned misses, skip; };
+
 /* The links of one purpose to all other nodes, and the thread that receives from them. */
 struct peers {
 	struct machine *machine;
@@ -270,6 +275,8 @@ struct peers {
 	int event;			/* eventfd: a link was added or has output, or an earlier deadline */
 	pthread_t thread;
 	bool started;
+	pthread_mutex_t receiving;	/* who has it receives; before all other locks */
+	atomic_bool dead[WIRE_NODES_MAX];	/* nothing is received from there any more */
 };
 
 /* frames_lock held, as for the next */
@@ -277,6 +284,14 @@ void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg);
 /* The same message about so many frames; its pages follow each other.  Over the bulk link. */
 void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, unsigned count);
 void peers_kick(struct machine *m);
+/*
+ * For a thread that waits for a frame and has nothing else to do: receive, without sleeping, until *go has this value, which
+ * whoever brings the frame sees to, or it has taken too long.  home: of the frame.  What the core then puts off the caller
+ * must have sent (peers_send_overdue()): *overdue says when, and stays as it is if there is nothing.
+ */
+void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t wanted, struct spin *spin, uint64_t *overdue);
+/* What has been put off, if it is time, or at once.  Returns until when the rest can wait, UINT64_MAX if there is none. */
+uint64_t peers_send_overdue(struct machine *m, bool at_once);
 int peers_start(struct machine *m);
 void peers_stop(struct machine *m);
 
@@ -313,6 +328,8 @@ struct executor {
 	pid_t stub_pid, stub_tid;	/* of the run */
 	struct waiter waiter;
 	struct stream stream;
+	struct spin frame_spin;
+	uint64_t overdue;		/* peers_send_overdue() is to be called then; UINT64_MAX: need not be */
 	uint8_t data[WIRE_COPY_MAX + 8] __attribute__((aligned(8)));
 	atomic_ullong runs, interrupts, user_ns, handoff_ns, maps, map_ns;
 };
@@ -334,6 +351,12 @@ enum hurry { HURRY_LITTLE = 1, HURRY_MUCH = 2 };
 void hurry_thread(pid_t tid, enum hurry hurry);
 /* And no more: it ends, or empties its stub, which may take long. */
 void calm_thread(pid_t tid);
+/*
+ * To wait without sleeping: until when (now_ns()); 0: not this time.  Afterwards say whether it has come: after one in
+ * vain the next 1, 3, 7, ... are not waited for like that.
+ */
+uint64_t spin_begin(struct spin *s);
+void spin_end(struct spin *s, bool came);
 
 /* --- machine.c --- */
 

@@ -148,10 +148,10 @@ void slot_resume(struct slot s)
  * User code can write the word and wake who waits for it, as often as it likes.  So time is looked at whatever has ended
  * a wait, and who is always awake for nothing takes a nap: it may run under SCHED_FIFO.
  */
-int slot_wait(struct slot s, uint32_t go)
+int slot_wait(struct slot s, uint32_t go, uint64_t until)
 {
-	struct timespec check = { 0, ALIVE_CHECK_MIN_NS }, nap = { 0, 1000000 };
-	uint64_t started = now_ns();
+	struct timespec timeout = { 0, 0 }, nap = { 0, 1000000 };
+	uint64_t now = now_ns(), check = ALIVE_CHECK_MIN_NS, look = now + check, end;
 	unsigned wakes = 0;
 	uint32_t parked;
 	int ret = 0;
@@ -160,16 +160,22 @@ int slot_wait(struct slot s, uint32_t go)
 	while ((parked = __atomic_load_n(&s.report->parked, __ATOMIC_SEQ_CST)) != go && !ret) {
 		if (wakes++ % IDLE_WAKES == IDLE_WAKES - 1)
 			nanosleep(&nap, NULL);
-		syscall(SYS_futex, &s.report->parked, FUTEX_WAIT, parked, &check, NULL, 0);
-		if (__atomic_load_n(&s.report->parked, __ATOMIC_SEQ_CST) == go ||
-		    now_ns() < started + (uint64_t)check.tv_nsec)
+		end = until < look ? until : look;
+		timeout.tv_nsec = end > now ? end - now : 0;
+		syscall(SYS_futex, &s.report->parked, FUTEX_WAIT, parked, &timeout, NULL, 0);
+		now = now_ns();
+		if (__atomic_load_n(&s.report->parked, __ATOMIC_SEQ_CST) == go)
 			continue;
-		if (!stub_alive(s.mm))
-			ret = -ESRCH;
-		else if (check.tv_nsec >= ALIVE_CHECK_MAX_NS)
-			ret = -ETIMEDOUT;
-		started += check.tv_nsec;
-		check.tv_nsec *= 2;
+		if (now >= until) {
+			ret = -EAGAIN;
+		} else if (now >= look) {
+			if (!stub_alive(s.mm))
+				ret = -ESRCH;
+			else if (check >= ALIVE_CHECK_MAX_NS)
+				ret = -ETIMEDOUT;
+			check *= 2;
+			look = now + check;
+		}
 	}
 	__atomic_store_n(&s.orders->daemon_waits, 0, __ATOMIC_RELAXED);
 	/* what the thread that resumed it did before that has happened before what we do now */

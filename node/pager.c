@@ -9,7 +9,7 @@
  * makes entries too, of frames that are held, before it registers the mapping (ssi/overlay/arch/um/ssi/map.c).
  *
  *   give rights   UFFDIO_CONTINUE, write-protected for Shared, plain for Exclusive; or, with a content that has just come
- *                 for somebody who reads, UFFDIO_COPY
+ *                 for somebody who waits, UFFDIO_COPY
  *   Shared -> Exclusive   remove the protection at the address that faulted; others fault in turn
  *   Exclusive -> Invalid  splice the page into a pipe, punch it out, read the pipe.  The hole takes away
  *                         every page-table entry on this host; a store that raced with it went to the page
@@ -207,9 +207,11 @@ static int uffd_of(const struct machine *m, const struct mm *mm)
 
 /*
  * Make the page-table entry for a frame that this node holds, and wake who waits for it.  frames_lock held,
- * so the rights cannot go away meanwhile.  That the address is not mapped any more is no error.
+ * so the rights cannot go away meanwhile.  That the address is not mapped any more is no error.  entry: most likely there
+ * is one, which does not permit a store; if it has gone there will be another fault.
  */
-static void map_frame(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, enum dsm_state state)
+static void map_frame(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, enum dsm_state state,
+		      bool entry)
 {
 	struct uffdio_continue c = {
 		.range = { address, NODE_PAGE_SIZE },
@@ -218,6 +220,10 @@ static void map_frame(struct machine *m, const struct mm *mm, uint64_t address, 
 	int uffd = uffd_of(m, mm);
 
 	note_shown(m, mm, address, pfn);
+	if (entry && state == DSM_EXCLUSIVE) {
+		unprotect(uffd, address);
+		return;
+	}
 	while (ioctl(uffd, UFFDIO_CONTINUE, &c)) {
 		if (errno == EAGAIN)
 			continue;
@@ -251,7 +257,7 @@ static void map_frames(struct machine *m, const struct mm *mm, uint64_t address,
 			return;
 		done = c.mapped > 0 ? c.mapped / NODE_PAGE_SIZE : 0;
 		if (!done && errno != EAGAIN) {
-			map_frame(m, mm, address, pfn, state);
+			map_frame(m, mm, address, pfn, state, false);
 			done = 1;
 		}
 		address += done * NODE_PAGE_SIZE;
@@ -261,10 +267,11 @@ static void map_frames(struct machine *m, const struct mm *mm, uint64_t address,
 }
 
 bool pager_write_mapped(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, const void *pages,
-			unsigned count)
+			unsigned count, enum dsm_state state)
 {
 	struct uffdio_copy c = {
-		.dst = address, .src = (uintptr_t)pages, .len = count * NODE_PAGE_SIZE, .mode = UFFDIO_COPY_MODE_WP,
+		.dst = address, .src = (uintptr_t)pages, .len = count * NODE_PAGE_SIZE,
+		.mode = state == DSM_EXCLUSIVE ? 0 : UFFDIO_COPY_MODE_WP,
 	};
 
 	for (unsigned i = 0; i < count; i++)
@@ -415,12 +422,28 @@ static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, 
 	return memcmp(m->taken, zero_page, NODE_PAGE_SIZE) ? DSM_PAYLOAD_PAGE : DSM_PAYLOAD_ZERO;
 }
 
+/* Content and entry at once, if a thread waits for it and its mapping is not just being changed. */
+static bool give(struct machine *m, uint64_t pfn, enum dsm_state state, const void *page)
+{
+	struct waiter *w = *pending_bucket(m, pfn);
+	struct mapping mapping;
+
+	while (w && (w->pfn != pfn || w->want > state || !w->mm))
+		w = w->next;
+	if (!w || m->combined.on || pthread_mutex_trylock(&w->mm->lock))
+		return false;
+	mapping = mm_lookup(w->mm, w->address);
+	w->given = mapping.prot && mapping.pfn == pfn &&
+		   pager_write_mapped(m, w->mm, w->address, pfn, page, 1, state);
+	pthread_mutex_unlock(&w->mm->lock);
+	return w->given;
+}
+
 static void op_install(void *ctx, uint64_t pfn, enum dsm_state state, enum dsm_payload payload,
 		       const void *page)
 {
-	(void)state;
 	/* a frame that comes was Invalid, so it is a hole, which reads as zero */
-	if (payload == DSM_PAYLOAD_PAGE)
+	if (payload == DSM_PAYLOAD_PAGE && !give(ctx, pfn, state, page))
 		combine_install(ctx, pfn, page);
 }
 
@@ -534,7 +557,7 @@ int pager_map(struct machine *m, struct waiter *w)
 	if (mapping.prot && mapping.pfn == w->pfn) {
 		frames_lock(m);
 		if (rights_suffice(m, w))
-			map_frame(m, w->mm, w->address, w->pfn, dsm_state(m->dsm, w->pfn));
+			map_frame(m, w->mm, w->address, w->pfn, dsm_state(m->dsm, w->pfn), w->entry);
 		else
 			ret = 1;
 		frames_unlock(m);
@@ -667,7 +690,7 @@ void pager_settle(struct machine *m)
 			map_expected(m, w);
 			continue;
 		}
-		ret = pager_map(m, w);
+		ret = w->given ? 0 : pager_map(m, w);
 		if (ret)
 			ret = pager_fault(m, w);
 		if (ret < 0)
@@ -777,7 +800,7 @@ unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead 
 		if (state < a->want && !ask_ahead(m, mm, a, now))
 			break;
 		if (state >= a->want && a->address)
-			map_frame(m, mm, a->address, a->pfn, state);
+			map_frame(m, mm, a->address, a->pfn, state, false);
 	}
 	combine_end(m);
 	frames_unlock(m);
@@ -871,6 +894,7 @@ static void kernel_fault(struct machine *m, const struct uffd_msg *msg)
 	w->address = address;
 	w->pfn = (address - m->kernel_base) / NODE_PAGE_SIZE;
 	w->want = write ? DSM_EXCLUSIVE : DSM_SHARED;
+	w->entry = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
 	fault = *w;
 	ret = pager_fault(m, w);
 	kernel_ahead(m, &fault);

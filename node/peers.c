@@ -6,11 +6,15 @@
  * The first also calls dsm_tick() when the core's next deadline has come, and sends what has been put off.  Sending
  * happens on whatever thread the core runs on and never blocks; what a link could not take at once is flushed from here.
  *
+ * An executor whose thread waits for a frame takes the first one's place for a while: it looks for what comes without
+ * sleeping, and the CPU goes from it straight to the thread when the frame is here (peers_await()).
+ *
  * Somebody waits for what comes over a dsm link, so the bulk thread runs after all others of the node, and works off
  * a message in steps, between which the others get the lock.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -24,7 +28,11 @@ _Static_assert((int)DSM_PAYLOAD_PAGE == (int)WIRE_PAYLOAD_PAGE &&
 	       "payload kinds are the wire's");
 
 #define STEP_FRAMES	32
+#define OTHERS_LOOKS	4	/* at the home's link, for one at another */
 #define PUT_OFF_NS	80000	/* nearly as long as who was granted a frame keeps it anyway (RESIDENCE_NS, pager.c) */
+
+/* The calling thread calls send_overdue() in time. */
+static _Thread_local bool sees_to_overdue;
 
 static void kick(struct peers *p)
 {
@@ -128,8 +136,8 @@ static void put_off(struct machine *m, unsigned to, const struct dsm_msg *msg)
 	if (!m->deferred_count)
 		m->deferred_until = now_ns() + PUT_OFF_NS;
 	m->deferred[m->deferred_count++] = (struct deferred){ to, *msg };
-	if (!pthread_equal(pthread_self(), m->urgent.thread))
-		kick(&m->urgent);	/* which sleeps longer */
+	if (!sees_to_overdue)
+		kick(&m->urgent);	/* whose thread sleeps longer */
 }
 
 void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
@@ -145,18 +153,35 @@ void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
 }
 
 /* frames_lock held */
-static void send_overdue(struct machine *m, uint64_t now)
+static void send_deferred(struct machine *m)
 {
 	struct wire_dsm wire[DEFERRED_MAX];
 
-	if (!m->deferred_count || now < m->deferred_until)
-		return;
 	while (m->deferred_count) {
 		unsigned to = m->deferred[0].to;
 		struct iovec iov = { wire, take_deferred(m, to, wire) * sizeof(wire[0]) };
 
 		send_iov(&m->urgent, to, &iov, 1);
 	}
+}
+
+/* frames_lock held */
+static void send_overdue(struct machine *m, uint64_t now)
+{
+	if (now >= m->deferred_until)
+		send_deferred(m);
+}
+
+uint64_t peers_send_overdue(struct machine *m, bool at_once)
+{
+	uint64_t until;
+
+	frames_lock(m);
+	send_overdue(m, at_once ? UINT64_MAX : now_ns());
+	until = m->deferred_count ? m->deferred_until : UINT64_MAX;
+	frames_unlock(m);
+	pager_settle(m);
+	return until;
 }
 
 /* What it says of frame number `first` and so many that follow.  As dsm_receive(). */
@@ -214,27 +239,68 @@ static bool deliver(struct peers *p, unsigned peer, const struct wire_dsm *wire)
 	return false;
 }
 
-static void serve_peer(struct peers *p, unsigned peer, short events, bool *alive)
+/* p->receiving held */
+static void serve_peer(struct peers *p, unsigned peer, short events)
 {
 	struct link *link = p->link[peer];
+	atomic_bool *dead = &p->dead[peer];
 	const struct wire_hdr *msg;
 	int ret = 0;
 
 	if (events & POLLOUT)
 		ret = link->ops->flush(link);
-	while (!ret && *alive) {
+	while (!ret && !*dead) {
 		ret = link_recv(link, &msg);
 		if (!ret)
 			return;
 		if (ret > 0) {
-			*alive = deliver(p, peer, (const void *)msg);
+			*dead = !deliver(p, peer, (const void *)msg);
 			ret = 0;
 		}
 	}
 	if (ret < 0) {
-		*alive = false;
+		*dead = true;
 		peer_gone(p, peer, ret);
 	}
+}
+
+/* The links have no gaps but our own, and those of nodes that have not come yet. */
+static void look_at(struct peers *p, unsigned peer)
+{
+	if (__atomic_load_n(&p->link[peer], __ATOMIC_ACQUIRE) && !p->dead[peer])
+		serve_peer(p, peer, 0);
+}
+
+static void quiet(struct link *link, bool yes)
+{
+	if (link && link->ops->quiet)
+		link->ops->quiet(link, yes);
+}
+
+void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t wanted, struct spin *spin, uint64_t *overdue)
+{
+	struct peers *p = &m->urgent;
+	struct link *expected = __atomic_load_n(&p->link[home], __ATOMIC_ACQUIRE);
+	uint64_t end = spin_begin(spin);
+	bool came = false;
+
+	if (!end || pthread_mutex_trylock(&p->receiving))
+		return;		/* who has it brings the frame */
+	sees_to_overdue = true;
+	quiet(expected, true);
+	for (unsigned i = 1; !came && now_ns() < end && !m->stopping; i++) {
+		look_at(p, i % OTHERS_LOOKS ? home : i / OTHERS_LOOKS % m->config.layout.nodes);
+		came = __atomic_load_n(go, __ATOMIC_ACQUIRE) == wanted;
+		if (!came && !(i % OTHERS_LOOKS))
+			sched_yield();	/* the node's other threads may wait for the CPU */
+		for (int k = 0; k < 12 && !came; k++)
+			__builtin_ia32_pause();
+	}
+	quiet(expected, false);
+	sees_to_overdue = false;
+	pthread_mutex_unlock(&p->receiving);
+	spin_end(spin, came);
+	*overdue = peers_send_overdue(m, false);
 }
 
 static void tick(struct machine *m)
@@ -268,21 +334,20 @@ static void *peers_thread(void *arg)
 {
 	struct peers *p = arg;
 	struct machine *m = p->machine;
-	bool alive[WIRE_NODES_MAX];
 	struct pollfd fds[WIRE_NODES_MAX + 1];
 	unsigned peer[WIRE_NODES_MAX + 1], count;
 	uint64_t ignored;
 
 	pin_thread(own_node(m)->cpu_start, 0);
 	hurry_thread(0, p == &m->urgent ? HURRY_MUCH : HURRY_LITTLE);
-	memset(alive, 1, sizeof(alive));
+	sees_to_overdue = p == &m->urgent;
 	while (!m->stopping) {
 		fds[0] = (struct pollfd){ p->event, POLLIN, 0 };
 		count = 1;
 		for (unsigned i = 0; i < m->config.layout.nodes; i++) {
 			struct link *link = __atomic_load_n(&p->link[i], __ATOMIC_ACQUIRE);
 
-			if (!link || !alive[i])
+			if (!link || p->dead[i])
 				continue;
 			fds[count] = (struct pollfd){ link_fd(link), POLLIN, 0 };
 			if (link->ops->wants_flush(link))
@@ -293,9 +358,11 @@ static void *peers_thread(void *arg)
 			machine_fail(m, "poll: %s", strerror(errno));
 		if (fds[0].revents && read(p->event, &ignored, sizeof(ignored)) < 0)
 			continue;
+		pthread_mutex_lock(&p->receiving);
 		for (unsigned i = 1; i < count; i++)
 			if (fds[i].revents)
-				serve_peer(p, peer[i], fds[i].revents, &alive[peer[i]]);
+				serve_peer(p, peer[i], fds[i].revents);
+		pthread_mutex_unlock(&p->receiving);
 		if (p == &m->urgent)
 			tick(m);
 	}
@@ -320,6 +387,7 @@ static int start(struct machine *m, struct peers *p)
 	int ret;
 
 	p->machine = m;
+	pthread_mutex_init(&p->receiving, NULL);
 	p->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (p->event < 0)
 		return -errno;

@@ -11,6 +11,9 @@
  * next tick, 4 ms where a round trip takes 0.1.  So its threads, which only pass things on and block, run under
  * SCHED_FIFO if the host allows that; else they ask for short slices, which Linux 6.12 and later take as a wish
  * for early deadlines (EEVDF).  The kernel half's threads get short slices too; user code gets nothing.
+ *
+ * To sleep and be woken takes as long as a message through a fast network.  So who waits for an answer, with a CPU that
+ * has nothing else to do for the machine, looks for it instead for a while, as long as that goes well (PANGEA_SPIN).
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -23,6 +26,8 @@
 #include "machine.h"
 
 #define SHORT_SLICE_NS	100000		/* the least that Linux takes */
+#define SPIN_NS		100000		/* some round trips of a fast network */
+#define SPIN_MISSES_MAX	10		/* in a row, that are told apart */
 #define RESET_ON_FORK	1		/* SCHED_FLAG_RESET_ON_FORK: of stubs, nothing is inherited */
 
 /* struct sched_attr, first version: the kernel's header and Debian 12's <sched.h> exclude each other. */
@@ -107,4 +112,35 @@ void hurry_thread(pid_t tid, enum hurry hurry)
 	if ((realtime && !strcmp(realtime, "off")) ||
 	    !set_attributes(tid, (struct attributes){ .policy = SCHED_FIFO, .priority = hurry, .flags = RESET_ON_FORK }))
 		shorten(tid, RESET_ON_FORK);
+}
+
+static bool may_spin(void)
+{
+	static int may = -1;		/* all threads come to the same */
+	const char *spin;
+	int now = __atomic_load_n(&may, __ATOMIC_RELAXED);
+
+	if (now < 0) {
+		spin = getenv("PANGEA_SPIN");
+		now = !spin || strcmp(spin, "off");
+		__atomic_store_n(&may, now, __ATOMIC_RELAXED);
+	}
+	return now;
+}
+
+uint64_t spin_begin(struct spin *s)
+{
+	if (!may_spin())
+		return 0;
+	if (s->skip) {
+		s->skip--;
+		return 0;
+	}
+	return now_ns() + SPIN_NS;
+}
+
+void spin_end(struct spin *s, bool came)
+{
+	s->misses = came ? 0 : s->misses < SPIN_MISSES_MAX ? s->misses + 1 : s->misses;
+	s->skip = (1u << s->misses) - 1;
 }

@@ -164,7 +164,7 @@ static bool reset_thread(struct mm *mm, unsigned slot)
 	s.orders->spin = 0;
 	do {
 		slot_resume(s);
-		if (slot_wait(s, s.orders->go))
+		if (slot_wait(s, s.orders->go, UINT64_MAX))
 			return false;
 	} while (s.report->signal == SIGALRM && --tries);
 	s.orders->sync = STUB_SYNC_FS | STUB_SYNC_GS;
@@ -255,7 +255,7 @@ static int wait_for_threads(struct machine *m, struct mm *mm)
 	mm_slot(mm, 0).orders->pid = mm_slot(mm, 0).orders->tid = mm->tid[0] = mm->pid;
 	for (unsigned i = 1; i < mm->slots && !ret; i++) {
 		do
-			ret = slot_wait(mm_slot(mm, i), 1);
+			ret = slot_wait(mm_slot(mm, i), 1, UINT64_MAX);
 		while (ret == -ETIMEDOUT);
 		mm->tid[i] = mm_slot(mm, i).report->tid;
 		mm_slot(mm, i).orders->pid = mm->pid;
