@@ -600,6 +600,23 @@ static int handle_message(struct executor *x, const struct wire_hdr *msg)
 	return -EPROTO;
 }
 
+/* As link_recv(), but it may be some time before it says that there is nothing. */
+static int look_for_message(struct executor *x, const struct wire_hdr **msg)
+{
+	uint64_t end = spin_begin(&x->run_spin);
+	int ret = 0;
+
+	if (!end)
+		return 0;
+	while (!ret && now_ns() < end && !x->machine->stopping) {
+		ret = link_recv(x->link, msg);
+		if (!ret)
+			spin_pause();
+	}
+	spin_end(&x->run_spin, ret > 0);
+	return ret;
+}
+
 static void *executor_thread(void *arg)
 {
 	struct executor *x = arg;
@@ -609,7 +626,9 @@ static void *executor_thread(void *arg)
 	pin_thread(x->cpu, 0);
 	hurry_thread(0, HURRY_MUCH);
 	while (!ret) {
-		ret = link_recv_wait(x->link, &msg, -1);
+		ret = look_for_message(x, &msg);
+		if (!ret)
+			ret = link_recv_wait(x->link, &msg, -1);
 		if (ret > 0)
 			ret = handle_message(x, msg);
 	}

@@ -328,7 +328,7 @@ struct executor {
 	pid_t stub_pid, stub_tid;	/* of the run */
 	struct waiter waiter;
 	struct stream stream;
-	struct spin frame_spin;
+	struct spin frame_spin, run_spin;
 	uint64_t overdue;		/* peers_send_overdue() is to be called then; UINT64_MAX: need not be */
 	uint8_t data[WIRE_COPY_MAX + 8] __attribute__((aligned(8)));
 	atomic_ullong runs, interrupts, user_ns, handoff_ns, maps, map_ns;
@@ -357,6 +357,8 @@ void calm_thread(pid_t tid);
  */
 uint64_t spin_begin(struct spin *s);
 void spin_end(struct spin *s, bool came);
+/* Between two looks: lets other threads of this node run, and what shares the CPU's core. */
+void spin_pause(void);
 
 /* --- machine.c --- */
 

@@ -14,7 +14,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -291,10 +290,8 @@ void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t 
 	for (unsigned i = 1; !came && now_ns() < end && !m->stopping; i++) {
 		look_at(p, i % OTHERS_LOOKS ? home : i / OTHERS_LOOKS % m->config.layout.nodes);
 		came = __atomic_load_n(go, __ATOMIC_ACQUIRE) == wanted;
-		if (!came && !(i % OTHERS_LOOKS))
-			sched_yield();	/* the node's other threads may wait for the CPU */
-		for (int k = 0; k < 12 && !came; k++)
-			__builtin_ia32_pause();
+		if (!came)
+			spin_pause();
 	}
 	quiet(expected, false);
 	sees_to_overdue = false;

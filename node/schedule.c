@@ -28,6 +28,7 @@
 #define SHORT_SLICE_NS	100000		/* the least that Linux takes */
 #define SPIN_NS		100000		/* some round trips of a fast network */
 #define SPIN_MISSES_MAX	10		/* in a row, that are told apart */
+#define SPIN_PAUSES	12
 #define RESET_ON_FORK	1		/* SCHED_FLAG_RESET_ON_FORK: of stubs, nothing is inherited */
 
 /* struct sched_attr, first version: the kernel's header and Debian 12's <sched.h> exclude each other. */
@@ -143,4 +144,11 @@ void spin_end(struct spin *s, bool came)
 {
 	s->misses = came ? 0 : s->misses < SPIN_MISSES_MAX ? s->misses + 1 : s->misses;
 	s->skip = (1u << s->misses) - 1;
+}
+
+void spin_pause(void)
+{
+	for (unsigned i = 0; i < SPIN_PAUSES; i++)
+		__builtin_ia32_pause();
+	sched_yield();
 }

@@ -217,16 +217,41 @@ static bool is_event(u32 signal)
 	       signal == SIGILL || signal == SIGFPE || signal == SIGBUS;
 }
 
+#define LOOK_NS		100000		/* some round trips of a fast network */
+#define LOOK_GAIN_NS	8000		/* of not sleeping, both sides together; more where switches are slow */
+
+/* The CPU's user half is on another node: this half goes where it may look for the answer. */
+static long long look_until(struct ssi_cpu *c, long long now)
+{
+	unsigned int cpu = raw_smp_processor_id();
+	bool apart = ssi_cpu_node(cpu) && ssi_apart();
+
+	if (c->apart != apart)
+		ssi_pin(cpu + apart);
+	c->apart = apart;
+	return apart ? now + LOOK_NS : 0;
+}
+
+static void note_answer(long long sent, long long came)
+{
+	bool in_time = came - sent < LOOK_NS;
+
+	ssi_apart_note(came, in_time ? LOOK_GAIN_NS : 0, in_time ? 0 : LOOK_NS);
+}
+
 static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 {
+	long long sent = os_nsecs(), until = look_until(c, sent);
 	struct wire_event *event = &c->msg.event;
 	const char *why;
 	int n;
 
 	n = ssi_link_wait(ssi_boot.cpu_fd[raw_smp_processor_id()], WIRE_PURPOSE_CPU, event, sizeof(*event),
-			  sizeof(c->msg), control_wanted, interrupt_user, NULL, &why);
+			  sizeof(c->msg), until, control_wanted, interrupt_user, NULL, &why);
 	if (n < 0)
 		ssi_cpu_lost(why);
+	if (ssi_cpu_node(raw_smp_processor_id()))
+		note_answer(sent, os_nsecs());
 	if (event->hdr.type != WIRE_EVENT || event->hdr.seq != c->run || event->mm != current->mm->context.ssi->id)
 		ssi_cpu_lost("it has answered what was not asked");
 	if (event->fp_length > host_fp_size || !is_event(event->signal))

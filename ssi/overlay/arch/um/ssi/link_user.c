@@ -26,6 +26,7 @@
 
 #define LOST_SECONDS 3		/* that a node may take to notice */
 #define SPIN_NS 100000		/* some round trips of a fast network */
+#define LOOK_PAUSES 12
 #define SPIN_MISSES_MAX 10	/* in a row, that are told apart */
 #define SILENCE_MS 1500		/* in the middle of a message, as for heartbeats */
 
@@ -138,7 +139,25 @@ int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int 
 	return receive_rest(fd, purpose, buf, 0, min, size, why);
 }
 
-int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int size, int (*wanted)(void),
+/* What recv() says; -EINTR: a signal waits; -EAGAIN: until then there was nothing. */
+static long look_for(int fd, void *buf, int size, long long until)
+{
+	long n = -EAGAIN;
+	unsigned looks;
+
+	while (n == -EAGAIN && os_nsecs() < until) {
+		n = recv(fd, buf, size, MSG_DONTWAIT);
+		if (n < 0)
+			n = -errno;
+		for (looks = 0; n == -EAGAIN && looks < LOOK_PAUSES; looks++)
+			__builtin_ia32_pause();
+		if (n == -EAGAIN && os_signals_pending())
+			n = -EINTR;
+	}
+	return n;
+}
+
+int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int size, long long until, int (*wanted)(void),
 		  void (*interrupt)(void *), void *arg, const char **why)
 {
 	bool told = false;
@@ -150,7 +169,9 @@ int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int siz
 			told = true;
 			interrupt(arg);
 		}
-		n = ssi_wait_call(__NR_recvfrom, fd, (long)buf, size, 0);
+		n = look_for(fd, buf, size, until);
+		if (n == -EAGAIN)
+			n = ssi_wait_call(__NR_recvfrom, fd, (long)buf, size, 0);
 		if (n == -EINTR) {
 			unblock_signals_trace();
 			block_signals_trace();

@@ -2,6 +2,7 @@
 /*
  * Inside of arch/um/ssi.
  *
+ *   apart.c               both halves of a CPU awake at once
  *   boot.c, boot_user.c   what the daemon told; the userfaultfd of the linear mapping
  *   clock.c               the clock that user code reads
  *   cpu.c                 running the user half of a CPU
@@ -30,10 +31,10 @@ int ssi_link_send(int fd, const void *msg, int length);
 /* A whole message of at least min bytes into buf[size]; its length, or -errno and *why. */
 int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int size, const char **why);
 /*
- * Like receive, but with interrupts served meanwhile.  wanted() is called whenever one may have changed its
+ * Like receive, but with interrupts served meanwhile, and without sleeping before until (os_nsecs()).  wanted() is called whenever one may have changed its
  * answer; once it says yes, interrupt(arg) is called, once.
  */
-int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int size, int (*wanted)(void),
+int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int size, long long until, int (*wanted)(void),
 		  void (*interrupt)(void *), void *arg, const char **why);
 /* Is there something to receive, or the end? */
 int ssi_link_readable(int fd);
@@ -205,7 +206,7 @@ struct ssi_cpu {
 	int in_user;
 	bool busy;			/* from RUN to EVENT, from COPY to COPIED */
 	unsigned int exchanges;		/* so far, changed while busy */
-	bool pinned;
+	bool pinned, apart;
 	struct ssi_stream stream;
 	struct ssi_trap_site sites[SSI_TRAP_SITES];
 	unsigned int copy_pause;	/* so many accesses to user memory are not tried on the node */
@@ -243,6 +244,12 @@ void ssi_clock_steer(void);
 void ssi_clock_record(struct wire_clock *record);
 /* Is the current task in a time namespace? */
 bool ssi_clock_is_other(void);
+
+/* --- apart.c --- */
+/* Are both halves of the calling CPU to be awake? */
+bool ssi_apart(void);
+/* A turn of its user half has ended now (os_nsecs()): what that gained or would have, and what was lost. */
+void ssi_apart_note(long long now, long long gained, long long lost);
 
 /* --- local.c --- */
 struct ssi_mm;

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Both halves of a CPU awake, on two CPUs of the host.
+ *
+ * Kernel half and user half hand over to each other.  On one CPU of the host, each sleeps while the other one has its turn.
+ * Where they do so often, and another CPU of the host is free, one of them goes there, and each looks for the end of the
+ * other's turn for a while before it sleeps: of a CPU on the kernel host the user half goes, of one of another node's the
+ * kernel half.  That is several times faster.  Whether it is, is measured: what short turns gain against the time
+ * that was looked in vain, be it that user code computes, which gains nothing, or that it has to wait for a CPU that is
+ * not free after all.
+ */
+#include <linux/minmax.h>
+#include <linux/sched.h>
+#include <linux/sched/idle.h>
+#include <linux/smp.h>
+#include <ssi.h>
+#include "ssi_internal.h"
+
+#define WINDOW_NS	5000000		/* after so long it is decided anew */
+#define PAUSES_MAX	8		/* 2^n windows until it is tried again */
+
+/* Of a CPU; its own. */
+struct apart {
+	bool yes;
+	unsigned int failures, pause;	/* in a row; windows */
+	long long since, gained, lost;	/* this window */
+};
+
+static struct apart aparts[SSI_CPUS_MAX];
+
+/* Does no other CPU of ours want the host's CPU that is next to that one's? */
+static bool next_is_free(unsigned int cpu)
+{
+	unsigned int first = ssi_boot.nodes[0].cpu_start, other, hosts = ssi_host_cpus();
+
+	if (hosts < 2 || !ssi_may_spin())
+		return false;
+	for (other = first; other < first + ssi_boot.nodes[0].cpu_count; other++)
+		if (other % hosts == (cpu + 1) % hosts && cpu_online(other) && !idle_cpu(other))
+			return false;
+	return true;
+}
+
+static void decide(struct apart *a, unsigned int cpu, long long now)
+{
+	if (a->yes) {
+		a->yes = a->gained > a->lost && next_is_free(cpu);
+		a->failures = a->yes ? 0 : min(a->failures + 1, (unsigned int)PAUSES_MAX);
+		a->pause = a->yes ? 0 : 1u << a->failures;
+	} else if (a->pause) {
+		a->pause--;
+	} else {
+		a->yes = a->gained > WINDOW_NS / 8 && next_is_free(cpu);
+	}
+	a->since = now;
+	a->gained = a->lost = 0;
+}
+
+bool ssi_apart(void)
+{
+	return aparts[raw_smp_processor_id()].yes;
+}
+
+void ssi_apart_note(long long now, long long gained, long long lost)
+{
+	unsigned int cpu = raw_smp_processor_id();
+	struct apart *a = &aparts[cpu];
+
+	a->gained += gained;
+	a->lost += lost;
+	if (now - a->since >= WINDOW_NS)
+		decide(a, cpu, now);
+}
