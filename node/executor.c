@@ -540,6 +540,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 	if (!r.mm)
 		return report_unchanged(&r, 0);
 	x->runs++;
+	x->apart = msg->flags & WIRE_RUN_APART;
 	r.slot = mm_slot(r.mm, x->slot);
 	clock_update(x->machine, &msg->clock);
 	/* the same for all threads of the process */
@@ -600,10 +601,13 @@ static int handle_message(struct executor *x, const struct wire_hdr *msg)
 	return -EPROTO;
 }
 
-/* As link_recv(), but it may be some time before it says that there is nothing. */
+/*
+ * As link_recv(), but it may be some time before it says that there is nothing.  Only while the kernel half does the same,
+ * which is on another host then, or on another CPU.
+ */
 static int look_for_message(struct executor *x, const struct wire_hdr **msg)
 {
-	uint64_t end = spin_begin(&x->run_spin);
+	uint64_t end = x->apart ? spin_begin(&x->run_spin) : 0;
 	int ret = 0;
 
 	if (!end)

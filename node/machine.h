@@ -329,6 +329,7 @@ struct executor {
 	struct waiter waiter;
 	struct stream stream;
 	struct spin frame_spin, run_spin;
+	bool apart;			/* the kernel half is awake somewhere else (WIRE_RUN_APART) */
 	uint64_t overdue;		/* peers_send_overdue() is to be called then; UINT64_MAX: need not be */
 	uint8_t data[WIRE_COPY_MAX + 8] __attribute__((aligned(8)));
 	atomic_ullong runs, interrupts, user_ns, handoff_ns, maps, map_ns;
@@ -352,8 +353,8 @@ void hurry_thread(pid_t tid, enum hurry hurry);
 /* And no more: it ends, or empties its stub, which may take long. */
 void calm_thread(pid_t tid);
 /*
- * To wait without sleeping: until when (now_ns()); 0: not this time.  Afterwards say whether it has come: after one in
- * vain the next 1, 3, 7, ... are not waited for like that.
+ * To wait without sleeping: until when (now_ns()); 0: not this time.  Afterwards say whether it has come: the more often in
+ * vain, the more of the next, 1, 3, 7, ..., are not waited for like that.
  */
 uint64_t spin_begin(struct spin *s);
 void spin_end(struct spin *s, bool came);

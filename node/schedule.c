@@ -27,7 +27,7 @@
 
 #define SHORT_SLICE_NS	100000		/* the least that Linux takes */
 #define SPIN_NS		100000		/* some round trips of a fast network */
-#define SPIN_MISSES_MAX	10		/* in a row, that are told apart */
+#define SPIN_MISSES_MAX	10		/* more than those that came */
 #define SPIN_PAUSES	12
 #define RESET_ON_FORK	1		/* SCHED_FLAG_RESET_ON_FORK: of stubs, nothing is inherited */
 
@@ -142,7 +142,10 @@ uint64_t spin_begin(struct spin *s)
 
 void spin_end(struct spin *s, bool came)
 {
-	s->misses = came ? 0 : s->misses < SPIN_MISSES_MAX ? s->misses + 1 : s->misses;
+	if (came)
+		s->misses -= !!s->misses;
+	else
+		s->misses += s->misses < SPIN_MISSES_MAX;
 	s->skip = (1u << s->misses) - 1;
 }
 

@@ -437,6 +437,7 @@ static void fields_of_cpu(void **state)
 		BAD(make_run_small, m.run.flags = 64),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_OTHER_TIME),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_GATES),
+		FINE(make_run_small, m.run.flags = WIRE_RUN_APART),
 		BAD(make_run_small, m.run.clock.reserved = 1),
 		BAD(make_run_small, m.run.clock.shift = 33),
 		FINE(make_run_small, m.run.clock.shift = 32),

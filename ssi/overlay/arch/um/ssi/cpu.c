@@ -167,8 +167,10 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 	struct wire_run *run = &c->msg.run;
 	u32 fp_length = 0;
 
-	if (ssi_cpu_node(raw_smp_processor_id()))
+	if (ssi_cpu_node(raw_smp_processor_id())) {
 		ssi_clock_record(&run->clock);
+		flags |= ssi_apart() ? WIRE_RUN_APART : 0;
+	}
 	if (ssi_clock_is_other())
 		flags |= WIRE_RUN_OTHER_TIME;
 	if (current->mm->context.ssi->gates && !regs->gp[GS_BASE / sizeof(long)] && !singlestepping())
