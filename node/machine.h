@@ -423,6 +423,7 @@ struct machine {
 	struct deferred deferred[DEFERRED_MAX];	/* messages that nobody waits for */
 	unsigned deferred_count;
 	uint64_t deferred_until;	/* then the first of them has waited long enough */
+	bool deferred_ours;		/* the peers thread sees to some of them, not only executors */
 	uint64_t deadline;		/* when dsm_tick() is next due, as the peers thread knows it */
 	pthread_cond_t discards_done;
 	uint64_t discards;		/* under way */

@@ -27,10 +27,9 @@ _Static_assert((int)DSM_PAYLOAD_PAGE == (int)WIRE_PAYLOAD_PAGE &&
 	       "payload kinds are the wire's");
 
 #define STEP_FRAMES	32
-#define OTHERS_LOOKS	4	/* at the home's link, for one at another */
 #define PUT_OFF_NS	80000	/* nearly as long as who was granted a frame keeps it anyway (RESIDENCE_NS, pager.c) */
 
-/* The calling thread calls send_overdue() in time. */
+/* The calling thread, an executor's, sends what is put off in time. */
 static _Thread_local bool sees_to_overdue;
 
 static void kick(struct peers *p)
@@ -132,11 +131,16 @@ void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, 
  */
 static void put_off(struct machine *m, unsigned to, const struct dsm_msg *msg)
 {
-	if (!m->deferred_count)
+	if (!m->deferred_count) {
 		m->deferred_until = now_ns() + PUT_OFF_NS;
+		m->deferred_ours = false;
+	}
 	m->deferred[m->deferred_count++] = (struct deferred){ to, *msg };
-	if (!sees_to_overdue)
-		kick(&m->urgent);	/* whose thread sleeps longer */
+	if (sees_to_overdue)
+		return;
+	m->deferred_ours = true;
+	if (!pthread_equal(pthread_self(), m->urgent.thread))
+		kick(&m->urgent);	/* which sleeps longer */
 }
 
 void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
@@ -263,7 +267,6 @@ static void serve_peer(struct peers *p, unsigned peer, short events)
 	}
 }
 
-/* The links have no gaps but our own, and those of nodes that have not come yet. */
 static void look_at(struct peers *p, unsigned peer)
 {
 	if (__atomic_load_n(&p->link[peer], __ATOMIC_ACQUIRE) && !p->dead[peer])
@@ -276,19 +279,33 @@ static void quiet(struct link *link, bool yes)
 		link->ops->quiet(link, yes);
 }
 
+/* After that one, neither home nor ourselves; home if there is none. */
+static unsigned next_other(const struct machine *m, unsigned other, unsigned home)
+{
+	for (unsigned i = 0; i < m->config.layout.nodes; i++) {
+		other = (other + 1) % m->config.layout.nodes;
+		if (other != home && other != m->config.layout.self)
+			return other;
+	}
+	return home;
+}
+
 void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t wanted, struct spin *spin, uint64_t *overdue)
 {
 	struct peers *p = &m->urgent;
 	struct link *expected = __atomic_load_n(&p->link[home], __ATOMIC_ACQUIRE);
 	uint64_t end = spin_begin(spin);
+	unsigned other = next_other(m, home, home);
 	bool came = false;
 
 	if (!end || pthread_mutex_trylock(&p->receiving))
 		return;		/* who has it brings the frame */
 	sees_to_overdue = true;
 	quiet(expected, true);
-	for (unsigned i = 1; !came && now_ns() < end && !m->stopping; i++) {
-		look_at(p, i % OTHERS_LOOKS ? home : i / OTHERS_LOOKS % m->config.layout.nodes);
+	for (unsigned i = 0; !came && now_ns() < end && !m->stopping; i++) {
+		look_at(p, i % 2 ? home : other);
+		if (!(i % 2))
+			other = next_other(m, other, home);
 		came = __atomic_load_n(go, __ATOMIC_ACQUIRE) == wanted;
 		if (!came)
 			spin_pause();
@@ -318,7 +335,7 @@ static int wait_for_peers(struct peers *p, struct pollfd *fds, unsigned count)
 	if (p == &m->bulk)
 		combine_flush(m);
 	else
-		deadline = m->deferred_count && m->deferred_until < m->deadline ? m->deferred_until : m->deadline;
+		deadline = m->deferred_count && m->deferred_ours && m->deferred_until < m->deadline ? m->deferred_until : m->deadline;
 	pthread_mutex_unlock(&m->frames_lock);
 	if (deadline == UINT64_MAX)
 		return ppoll(fds, count, NULL, NULL);
@@ -337,7 +354,6 @@ static void *peers_thread(void *arg)
 
 	pin_thread(own_node(m)->cpu_start, 0);
 	hurry_thread(0, p == &m->urgent ? HURRY_MUCH : HURRY_LITTLE);
-	sees_to_overdue = p == &m->urgent;
 	while (!m->stopping) {
 		fds[0] = (struct pollfd){ p->event, POLLIN, 0 };
 		count = 1;
