@@ -37,6 +37,7 @@
 
 #define PF_PRESENT 1u		/* x86 page-fault error code */
 #define PF_WRITE 2u
+#define LOOK_NS 100000		/* for the next RUN: many system calls of the kernel */
 #define NO_SYSCALL (~0ull)
 #define UNRESPONSIVE_TRIES 10	/* looks, half a second apart */
 
@@ -607,7 +608,7 @@ static int handle_message(struct executor *x, const struct wire_hdr *msg)
  */
 static int look_for_message(struct executor *x, const struct wire_hdr **msg)
 {
-	uint64_t end = x->apart ? spin_begin(&x->run_spin) : 0;
+	uint64_t end = x->apart ? spin_begin(&x->run_spin, LOOK_NS) : 0;
 	int ret = 0;
 
 	if (!end)

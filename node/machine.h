@@ -353,10 +353,10 @@ void hurry_thread(pid_t tid, enum hurry hurry);
 /* And no more: it ends, or empties its stub, which may take long. */
 void calm_thread(pid_t tid);
 /*
- * To wait without sleeping: until when (now_ns()); 0: not this time.  Afterwards say whether it has come: the more often in
+ * To wait without sleeping, for so many ns at most: until when (now_ns()); 0: not this time.  Afterwards say whether it has come: the more often in
  * vain, the more of the next, 1, 3, 7, ..., are not waited for like that.
  */
-uint64_t spin_begin(struct spin *s);
+uint64_t spin_begin(struct spin *s, uint64_t most);
 void spin_end(struct spin *s, bool came);
 /* Between two looks: lets other threads of this node run, and what shares the CPU's core. */
 void spin_pause(void);

@@ -27,6 +27,7 @@ _Static_assert((int)DSM_PAYLOAD_PAGE == (int)WIRE_PAYLOAD_PAGE &&
 	       "payload kinds are the wire's");
 
 #define STEP_FRAMES	32
+#define LOOK_NS		200000	/* for a frame, which may come by way of two other nodes */
 #define PUT_OFF_NS	80000	/* nearly as long as who was granted a frame keeps it anyway (RESIDENCE_NS, pager.c) */
 
 /* The calling thread, an executor's, sends what is put off in time. */
@@ -294,7 +295,7 @@ void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t 
 {
 	struct peers *p = &m->urgent;
 	struct link *expected = __atomic_load_n(&p->link[home], __ATOMIC_ACQUIRE);
-	uint64_t end = spin_begin(spin);
+	uint64_t end = spin_begin(spin, LOOK_NS);
 	unsigned other = next_other(m, home, home);
 	bool came = false;
 

@@ -26,9 +26,8 @@
 #include "machine.h"
 
 #define SHORT_SLICE_NS	100000		/* the least that Linux takes */
-#define SPIN_NS		100000		/* some round trips of a fast network */
 #define SPIN_MISSES_MAX	10		/* more than those that came */
-#define SPIN_PAUSES	12
+#define SPIN_PAUSES	20
 #define RESET_ON_FORK	1		/* SCHED_FLAG_RESET_ON_FORK: of stubs, nothing is inherited */
 
 /* struct sched_attr, first version: the kernel's header and Debian 12's <sched.h> exclude each other. */
@@ -129,7 +128,7 @@ static bool may_spin(void)
 	return now;
 }
 
-uint64_t spin_begin(struct spin *s)
+uint64_t spin_begin(struct spin *s, uint64_t most)
 {
 	if (!may_spin())
 		return 0;
@@ -137,7 +136,7 @@ uint64_t spin_begin(struct spin *s)
 		s->skip--;
 		return 0;
 	}
-	return now_ns() + SPIN_NS;
+	return now_ns() + most;
 }
 
 void spin_end(struct spin *s, bool came)
