@@ -50,7 +50,7 @@ static void decide(struct apart *a, unsigned int cpu, long long now)
 	} else if (a->pause) {
 		a->pause--;
 	} else {
-		a->yes = a->gained > WINDOW_NS / 8 && next_is_free(cpu);
+		a->yes = a->gained > WINDOW_NS / 32 && next_is_free(cpu);
 	}
 	a->since = now;
 	a->gained = a->lost = 0;

@@ -26,7 +26,9 @@
 #define PATIENCE_NS 2000000	/* some hundred system calls: then what the executor costs is little */
 
 #define GAIN_NS		4000		/* of a call, apart; more where switches are slow */
-#define STAY_NS		20000		/* a longer stay was slept for */
+#define STAY_NS		20000		/* a longer stay was slept for, apart in vain */
+#define WAKE_NS		20000		/* what that costs */
+#define CROWDED_NS	700000		/* one that long may have waited for its CPU all the time */
 #define EXECUTOR_NS	50000		/* the executor's wake-ups, when it is on another CPU than the thread */
 
 /* Whose thread may still spin where the CPU's next one is to run. */
@@ -56,9 +58,12 @@ static void relieve(struct ssi_slot *last, const struct ssi_slot *slot, bool apa
 
 static void note_stay(long long started, long long ended)
 {
-	bool is_short = ended - started < STAY_NS;
+	long long stay = ended - started;
 
-	ssi_apart_note(ended, is_short ? GAIN_NS : 0, is_short ? 0 : ended - started);
+	if (stay < STAY_NS)
+		ssi_apart_note(ended, GAIN_NS, 0);
+	else
+		ssi_apart_note(ended, 0, stay < CROWDED_NS ? WAKE_NS : stay);
 }
 
 bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm)
