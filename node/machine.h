@@ -343,7 +343,8 @@ void executors_stop(struct machine *m);
 
 /* Keep a thread (0: the calling one) where the host runs this CPU of the machine. */
 void pin_thread(unsigned cpu, pid_t tid);
-void unpin_thread(pid_t tid);
+/* Or where the calling thread runs just now. */
+void pin_thread_here(pid_t tid);
 /*
  * Let a thread run as soon as it is woken, even when user code keeps its CPU busy; what it starts is not like that.
  * Who waits for HURRY_LITTLE has asked before it had to.

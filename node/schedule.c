@@ -65,12 +65,17 @@ void pin_thread(unsigned cpu, pid_t tid)
 		sched_setaffinity(tid, sizeof(set), &set);
 }
 
-void unpin_thread(pid_t tid)
+void pin_thread_here(pid_t tid)
 {
-	cpu_set_t allowed;
+	const char *pin = getenv("PANGEA_PIN");
+	int cpu = sched_getcpu();
+	cpu_set_t one;
 
-	if (!sched_getaffinity(getpid(), sizeof(allowed), &allowed))
-		sched_setaffinity(tid, sizeof(allowed), &allowed);
+	if (cpu < 0 || (pin && !strcmp(pin, "off")))
+		return;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	sched_setaffinity(tid, sizeof(one), &one);
 }
 
 static bool set_attributes(pid_t tid, struct attributes attr)
