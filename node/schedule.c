@@ -26,7 +26,7 @@
 #include "machine.h"
 
 #define SHORT_SLICE_NS	100000		/* the least that Linux takes */
-#define SPIN_MISSES_MAX	10		/* more than those that came */
+#define SPIN_MISSES_MAX	5		/* more than those that came */
 #define SPIN_PAUSES	20
 #define RESET_ON_FORK	1		/* SCHED_FLAG_RESET_ON_FORK: of stubs, nothing is inherited */
 

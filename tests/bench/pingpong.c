@@ -3,8 +3,9 @@
  * Raw TCP round trips, the floor under everything between two nodes.
  *
  *   pingpong serve ADDR:PORT REQUEST REPLY            until its client leaves
- *   pingpong call ADDR:PORT REQUEST REPLY COUNT       prints the median in nanoseconds; sizes in bytes, and what is
- *                                                     more than 64 KiB goes in pieces of that
+ *   pingpong call ADDR:PORT REQUEST REPLY COUNT [new] prints the median in nanoseconds; sizes in bytes, and what is
+ *                                                     more than 64 KiB goes in pieces of that; new: each piece to memory
+ *                                                     that was never used
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -50,12 +52,12 @@ static size_t piece(size_t length)
 	return length < sizeof(buffer) ? length : sizeof(buffer);
 }
 
-static int receive(int fd, size_t length)
+static int receive(int fd, size_t length, char *to, size_t step)
 {
 	ssize_t got;
 
-	for (; length; length -= (size_t)got) {
-		got = recv(fd, buffer, piece(length), MSG_WAITALL);
+	for (; length; length -= (size_t)got, to += step) {
+		got = recv(fd, to, piece(length), MSG_WAITALL);
 		if (got < 0)
 			die("recv");
 		if ((size_t)got != piece(length))
@@ -85,7 +87,7 @@ static int serve(const char *where, size_t request, size_t reply)
 	if (fd < 0)
 		die("accept");
 	set_no_delay(fd);
-	while (receive(fd, request))
+	while (receive(fd, request, buffer, 0))
 		transmit(fd, reply);
 	return 0;
 }
@@ -105,7 +107,16 @@ static int ascending(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static int call(const char *where, size_t request, size_t reply, size_t count)
+static char *new_memory(size_t length)
+{
+	char *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		die("mmap");
+	return memory;
+}
+
+static int call(const char *where, size_t request, size_t reply, size_t count, int is_new)
 {
 	struct sockaddr_in address = parse_address(where);
 	int64_t *times = calloc(count, sizeof(*times)), start;
@@ -115,11 +126,15 @@ static int call(const char *where, size_t request, size_t reply, size_t count)
 		die(where);
 	set_no_delay(fd);
 	for (size_t i = 0; i < count; i++) {
+		char *to = is_new ? new_memory(reply) : buffer;
+
 		start = now_ns();
 		transmit(fd, request);
-		if (!receive(fd, reply))
+		if (!receive(fd, reply, to, is_new ? sizeof(buffer) : 0))
 			die("the other side has left");
 		times[i] = now_ns() - start;
+		if (is_new)
+			munmap(to, reply);
 	}
 	qsort(times, count, sizeof(*times), ascending);
 	printf("%lld\n", (long long)times[count / 2]);
@@ -131,9 +146,9 @@ int main(int argc, char **argv)
 {
 	if (argc == 5 && strcmp(argv[1], "serve") == 0)
 		return serve(argv[2], strtoul(argv[3], NULL, 10), strtoul(argv[4], NULL, 10));
-	if (argc == 6 && strcmp(argv[1], "call") == 0)
+	if ((argc == 6 || (argc == 7 && strcmp(argv[6], "new") == 0)) && strcmp(argv[1], "call") == 0)
 		return call(argv[2], strtoul(argv[3], NULL, 10), strtoul(argv[4], NULL, 10),
-			    strtoul(argv[5], NULL, 10));
-	fprintf(stderr, "usage: pingpong serve|call ADDR:PORT REQUEST REPLY [COUNT]\n");
+			    strtoul(argv[5], NULL, 10), argc == 7);
+	fprintf(stderr, "usage: pingpong serve|call ADDR:PORT REQUEST REPLY [COUNT [new]]\n");
 	return 2;
 }

@@ -17,7 +17,9 @@
 #include "ssi_internal.h"
 
 #define WINDOW_NS	5000000		/* after so long it is decided anew */
-#define PAUSES_MAX	8		/* 2^n windows until it is tried again */
+#define WORTH_NS	(WINDOW_NS / 32)	/* it is tried if so much could be gained */
+#define LOST_NS		(WINDOW_NS / 8)		/* after so much it is not tried again at once */
+#define PAUSES_MAX	5		/* but after 2^n windows */
 
 /* Of a CPU; its own. */
 struct apart {
@@ -45,12 +47,12 @@ static void decide(struct apart *a, unsigned int cpu, long long now)
 {
 	if (a->yes) {
 		a->yes = a->gained > a->lost && next_is_free(cpu);
-		a->failures = a->yes ? 0 : min(a->failures + 1, (unsigned int)PAUSES_MAX);
-		a->pause = a->yes ? 0 : 1u << a->failures;
+		a->failures = a->yes || a->lost < LOST_NS ? 0 : min(a->failures + 1, (unsigned int)PAUSES_MAX);
+		a->pause = a->failures ? 1u << a->failures : 0;
 	} else if (a->pause) {
 		a->pause--;
 	} else {
-		a->yes = a->gained > WINDOW_NS / 32 && next_is_free(cpu);
+		a->yes = a->gained > WORTH_NS && next_is_free(cpu);
 	}
 	a->since = now;
 	a->gained = a->lost = 0;
