@@ -415,7 +415,7 @@ struct machine {
 	int pipe[2];			/* carries pages past their removal from the frame cache */
 	unsigned pipe_pages;		/* so many, at most WIRE_PAGES_MAX */
 	uint8_t *taken;			/* where they are read to */
-	uint64_t *shown;		/* not on node 0: where a frame has an entry (pager.c) */
+	uint64_t *shown;		/* where a frame has an entry in a stub (pager.c); on node 0 in memory of the kernel's too */
 	int *stub_uffd;			/* 1 + the userfaultfd of the stub with the control area of this number */
 	struct combined combined;
 	struct expected expected[EXPECTED_MAX];

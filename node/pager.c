@@ -19,12 +19,13 @@
  *                         and the page is then written back
  *   Shared -> Invalid     punch
  *
- * Where the only entry of a frame is, m->shown tells on all nodes but the kernel host, where the kernel makes entries
- * too.  It is kept under frames_lock, like every CONTINUE: 0 means that no entry was made since the frame was last
- * punched; a stub and an address, that all that were made were made there; SHOWN_MANY, anything.  So there never is an
- * entry elsewhere than it says.  What it says may be out of date the other way: the address may be unmapped, or show
- * another frame, which then faults once in vain, or the stub may have another process by now, which is the same.
- * Where it cannot be protected, because it is not registered (any more) or a process ends, the frame is punched.
+ * Where the only entry of a frame in a stub is, m->shown tells.  It is kept under frames_lock, like every CONTINUE: 0 means
+ * that no entry was made since the frame was last punched; a stub and an address, that all that were made were made there;
+ * SHOWN_MANY, anything.  So there never is an entry elsewhere than it says.  What it says may be out of date the other
+ * way: the address may be unmapped, or show another frame, which then faults once in vain, or the stub may have another
+ * process by now, which is the same.  Where it cannot be protected, because it is not registered (any more) or a process
+ * ends, the frame is punched.  On the kernel host the kernel makes entries as well, and notes them; wait_for_kernel_maps() is
+ * between its notes and our looks.  There its own mapping may always have an entry, at the place of the frame.
  *
  * A stub's fault arrives as SIGBUS in the stub (executor.c), the kernel's as an event on its
  * userfaultfd (kernel_thread below).  Whoever needs a frame is a struct waiter; when the frame comes, the
@@ -96,31 +97,16 @@ static struct waiter **pending_bucket(struct machine *m, uint64_t pfn)
 
 /* --- the frame file --- */
 
-/* m->shown, where it is neither 0 nor this: STUB_SHOWN(stub, address) */
-#define SHOWN_MANY	(~0ull)
-#define SHOWN_ADDRESS	36		/* bits of a page's number */
-
-static uint64_t shown_at(const struct mm *mm, uint64_t address)
-{
-	return (uint64_t)(mm->area_number + 1) << SHOWN_ADDRESS | address / NODE_PAGE_SIZE;
-}
-
-/* An entry may have been made.  frames_lock held. */
+/* An entry may be made.  frames_lock held. */
 static void note_shown(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn)
 {
-	uint64_t at, *shown;
-
-	if (!m->shown || !mm)
-		return;
-	at = shown_at(mm, address);
-	shown = &m->shown[pfn];
-	*shown = !*shown || *shown == at ? at : SHOWN_MANY;
+	if (mm)
+		stub_note_shown(&m->shown[pfn], stub_shown_at(mm->area_number, address));
 }
 
 static void punch(struct machine *m, uint64_t pfn, uint64_t count)
 {
-	if (m->shown)
-		memset(&m->shown[pfn], 0, count * sizeof(m->shown[0]));
+	memset(&m->shown[pfn], 0, count * sizeof(m->shown[0]));
 	if (fallocate(m->frame_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, pfn * NODE_PAGE_SIZE,
 		      count * NODE_PAGE_SIZE))
 		machine_fail(m, "cannot take frames out of the frame cache: %s", strerror(errno));
@@ -345,35 +331,43 @@ void pager_stub(struct machine *m, const struct mm *mm, int uffd)
 	pthread_mutex_unlock(&m->frames_lock);
 }
 
-/* Where that many frames are shown, one after the other. */
-static bool protect_shown(struct machine *m, uint64_t at, unsigned count)
+static bool protect(int uffd, uint64_t address, unsigned count)
 {
-	int uffd = m->stub_uffd[(at >> SHOWN_ADDRESS) - 1] - 1;
 	struct uffdio_writeprotect wp = {
-		.range = { (at & ((1ull << SHOWN_ADDRESS) - 1)) * NODE_PAGE_SIZE, count * NODE_PAGE_SIZE },
-		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+		.range = { address, count * NODE_PAGE_SIZE }, .mode = UFFDIO_WRITEPROTECT_MODE_WP,
 	};
 	int ret;
 
-	if (uffd < 0)		/* the process has ended, and its entries with it */
-		return true;
 	do
 		ret = ioctl(uffd, UFFDIO_WRITEPROTECT, &wp);
 	while (ret && errno == EAGAIN);
 	return !ret;
 }
 
-/* Of so many, as many as can be protected at once, if they can: their number; 0: they cannot. */
-static unsigned protect_some(struct machine *m, uint64_t pfn, unsigned count)
+/* Where that many frames are shown, one after the other. */
+static bool protect_shown(struct machine *m, uint64_t at, unsigned count)
 {
-	uint64_t at = m->shown ? m->shown[pfn] : SHOWN_MANY;
+	int uffd = m->stub_uffd[(at >> SHOWN_ADDRESS) - 1] - 1;
+
+	/* -1: the process has ended, and its entries with it */
+	return uffd < 0 || protect(uffd, (at & ((1ull << SHOWN_ADDRESS) - 1)) * NODE_PAGE_SIZE, count);
+}
+
+/* Those of the kernel, on its host. */
+static bool protect_kernel(struct machine *m, uint64_t pfn, unsigned count)
+{
+	return !m->rights || protect(m->kernel_uffd, m->kernel_base + pfn * NODE_PAGE_SIZE, count);
+}
+
+/* How many of so many are shown like the first: at addresses that follow each other, nowhere, or at many. */
+static unsigned shown_alike(const struct machine *m, uint64_t pfn, unsigned count)
+{
+	uint64_t at = m->shown[pfn];
 	unsigned n = 1;
 
-	if (at == SHOWN_MANY)
-		return 0;
-	while (n < count && m->shown[pfn + n] == (at ? at + n : 0))
+	while (n < count && m->shown[pfn + n] == (at && at != SHOWN_MANY ? at + n : at))
 		n++;
-	return !at || protect_shown(m, at, n) ? n : 0;
+	return n;
 }
 
 void pager_protect(struct machine *m, uint64_t pfn, unsigned count)
@@ -384,10 +378,12 @@ void pager_protect(struct machine *m, uint64_t pfn, unsigned count)
 		expose_to_kernel(m, i);
 	wait_for_kernel_maps(m);
 	for (; count; pfn += n, count -= n) {
-		n = protect_some(m, pfn, count);
-		if (n)
+		uint64_t at = m->shown[pfn];
+
+		n = shown_alike(m, pfn, count);
+		if (at != SHOWN_MANY && protect_kernel(m, pfn, n) && (!at || protect_shown(m, at, n)))
 			continue;
-		n = m->shown ? 1 : count < m->pipe_pages ? count : m->pipe_pages;
+		n = n < m->pipe_pages ? n : m->pipe_pages;
 		take(m, pfn, n);
 		pager_write(m, pfn, m->taken, n);
 	}
@@ -1089,24 +1085,32 @@ static int make_files(struct machine *m)
 	m->exposed = calloc(1, m->config.layout.frames / CHUNK_FRAMES + 1);
 	m->taken = malloc(WIRE_PAGES_MAX * NODE_PAGE_SIZE);
 	m->stub_uffd = calloc(STUB_AREAS_MAX, sizeof(m->stub_uffd[0]));
-	if (m->config.layout.self)
-		m->shown = calloc(m->config.layout.frames, sizeof(m->shown[0]));
-	return m->exposed && m->taken && m->stub_uffd && (m->shown || !m->config.layout.self) ? 0 : -ENOMEM;
+	return m->exposed && m->taken && m->stub_uffd ? 0 : -ENOMEM;
 }
 
-/* On the kernel host the kernel sees at a glance what it need not wait for. */
+static size_t rights_size(const struct machine *m)
+{
+	return SSI_SHOWN_OFFSET(m->config.layout.frames) + m->config.layout.frames * sizeof(m->shown[0]);
+}
+
+/* On the kernel host the kernel sees at a glance what it need not wait for, and notes where it makes entries. */
 static int make_rights(struct machine *m)
 {
-	size_t size = m->config.layout.frames + 1;
+	void *map;
 
+	if (m->config.layout.self) {
+		m->shown = calloc(m->config.layout.frames, sizeof(m->shown[0]));
+		return m->shown ? 0 : -ENOMEM;
+	}
 	m->rights_fd = memfd_create("pangea-rights", MFD_CLOEXEC);
-	if (m->rights_fd < 0 || ftruncate(m->rights_fd, size))
+	if (m->rights_fd < 0 || ftruncate(m->rights_fd, rights_size(m)))
 		return -errno;
-	m->rights = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, m->rights_fd, 0);
-	if (m->rights != MAP_FAILED)
-		return 0;
-	m->rights = NULL;
-	return -ENOMEM;
+	map = mmap(NULL, rights_size(m), PROT_READ | PROT_WRITE, MAP_SHARED, m->rights_fd, 0);
+	if (map == MAP_FAILED)
+		return -ENOMEM;
+	m->rights = map;
+	m->shown = (void *)(m->rights + SSI_SHOWN_OFFSET(m->config.layout.frames));
+	return 0;
 }
 
 static int make_core(struct machine *m)
@@ -1132,7 +1136,7 @@ int pager_start(struct machine *m, char *err, size_t err_size)
 	if (ret)
 		return ret;
 	ret = make_files(m);
-	if (!ret && !m->config.layout.self)
+	if (!ret)
 		ret = make_rights(m);
 	if (!ret)
 		ret = make_core(m);
@@ -1165,14 +1169,15 @@ void pager_stop(struct machine *m)
 	}
 	dsm_free(m->dsm);
 	if (m->rights)
-		munmap(m->rights, m->config.layout.frames + 1);
+		munmap(m->rights, rights_size(m));
+	else
+		free(m->shown);
 	if (m->frames)
 		munmap(m->frames, m->config.layout.frames * NODE_PAGE_SIZE);
 	close_fd(m->rights_fd);
 	free(m->exposed);
 	free(m->taken);
 	free(m->stub_uffd);
-	free(m->shown);
 	close_fd(m->kernel_uffd);
 	close_fd(m->kernel_stop);
 	close_fd(m->pipe[0]);

@@ -137,6 +137,27 @@ static inline uint64_t stub_user_gs(uint64_t gs_base)
 	return gs_base - STUB_REPORTS < STUB_SLOTS_MAX * STUB_REPORT_SIZE ? 0 : gs_base;
 }
 
+/*
+ * Where a frame has its only entry in a stub (node/pager.c): 0: nowhere; SHOWN_MANY: anything.  Noted before the entry is
+ * made, by whoever sees that the node holds the frame.
+ */
+#define SHOWN_MANY	(~0ull)
+#define SHOWN_ADDRESS	36		/* bits of a page's number */
+
+static inline uint64_t stub_shown_at(unsigned area, uint64_t address)
+{
+	return (uint64_t)(area + 1) << SHOWN_ADDRESS | address / 4096;
+}
+
+static inline void stub_note_shown(uint64_t *shown, uint64_t at)
+{
+	uint64_t old = __atomic_load_n(shown, __ATOMIC_RELAXED);
+
+	while (old != at && old != SHOWN_MANY &&
+	       !__atomic_compare_exchange_n(shown, &old, old ? SHOWN_MANY : at, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
 /* What the stub reads from STUB_FD_SOCKET first. */
 struct stub_init {
 	uint32_t slots;			/* in all, the service's included */

@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 #define SSI_BOOT_MAGIC		0x49535350u
-#define SSI_BOOT_VERSION	3
+#define SSI_BOOT_VERSION	4
 #define SSI_NODES_MAX		16
 #define SSI_CPUS_MAX		64
 
@@ -20,6 +20,9 @@
  * It may have changed when it is looked at: a hint.
  */
 #define SSI_RIGHTS(byte, at_home_here)	((byte) ^ ((at_home_here) ? 2 : 0))
+
+/* Behind those of so many frames, in rights_fd: where each has its entry in a stub, 64 bits (node/stub.h). */
+#define SSI_SHOWN_OFFSET(frames)	(((frames) + 4096) & ~4095ul)
 
 struct ssi_boot_node {
 	__u64 pfn_start;	/* frames at home on this node */

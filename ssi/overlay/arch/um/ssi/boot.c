@@ -75,6 +75,13 @@ static int __init ssi_watch(void)
 }
 late_initcall(ssi_watch);
 
+static unsigned long __init frames_in_all(void)
+{
+	const struct ssi_boot_node *last = &ssi_boot.nodes[ssi_boot.node_count - 1];
+
+	return last->pfn_start + last->pfn_count;
+}
+
 static int __init ssi_attach(void)
 {
 	struct ssi_pager pager = {
@@ -90,9 +97,9 @@ static int __init ssi_attach(void)
 	if (ret < 0)
 		panic("no userfaultfd right on the kernel host (%d)", ret);
 	pager.user_mode_only = ssi_touch_frames = ret;
-	ssi_rights = ssi_map_rights(ssi_boot.rights_fd, pager.frames);
+	ssi_rights = ssi_map_rights(ssi_boot.rights_fd, frames_in_all());
 	if (!ssi_rights)
-		panic("no room for the rights on %llu frames", (unsigned long long)pager.frames);
+		panic("no room for the rights on %lu frames", frames_in_all());
 	ssi_pin_prepare();
 	ssi_spin_prepare();
 	ret = ssi_open_arena(ssi_boot.arena_fd, ssi_boot.nodes[0].cpu_count);

@@ -32,12 +32,15 @@ int ssi_read_boot(int fd, struct ssi_boot *boot)
 	return 0;
 }
 
+unsigned long long *ssi_shown;
+
 const unsigned char *ssi_map_rights(int fd, unsigned long frames)
 {
 	void *map = mmap(NULL, frames, PROT_READ, MAP_SHARED, fd, 0);
 
+	ssi_shown = mmap(NULL, frames * sizeof(*ssi_shown), PROT_READ | PROT_WRITE, MAP_SHARED, fd, SSI_SHOWN_OFFSET(frames));
 	close(fd);
-	return map == MAP_FAILED ? NULL : map;
+	return map == MAP_FAILED || ssi_shown == MAP_FAILED ? NULL : map;
 }
 
 static int open_device(void)

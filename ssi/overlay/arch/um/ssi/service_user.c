@@ -194,6 +194,12 @@ void ssi_service_unmap(struct ssi_service *s, unsigned long start, unsigned long
 	order(s, STUB_OP_UNMAP, start, end - start, 0, 0);
 }
 
+static void note_shown(const struct ssi_service *s, unsigned long start, unsigned long length, unsigned long long offset)
+{
+	for (unsigned long at = 0; at < length; at += 4096)
+		stub_note_shown((uint64_t *)&ssi_shown[(offset + at) / 4096], stub_shown_at(s->slot.area, start + at));
+}
+
 /*
  * No other thread of the stub runs user code, so the entries can be made before the mapping is registered, which
  * leaves them as they are.
@@ -204,6 +210,7 @@ void ssi_service_give(struct ssi_service *s, unsigned long start, unsigned long 
 	make_room(s);
 	if (s->end && (start < s->end || start + length - s->start > REGISTER_SPAN))
 		order_register(s);
+	note_shown(s, start, length, offset);
 	order(s, STUB_OP_GIVE, start, length, offset, prot);
 	if (!s->end)
 		s->start = start;

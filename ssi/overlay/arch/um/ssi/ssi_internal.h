@@ -158,6 +158,8 @@ void ssi_slot_other_time(const struct ssi_slot *s, int yes);
 /* boot_user.c */
 /* NULL: it cannot be mapped. */
 const unsigned char *ssi_map_rights(int fd, unsigned long frames);
+/* Where frames have their entries in stubs (node/stub.h); with the rights. */
+extern unsigned long long *ssi_shown;
 int ssi_read_boot(int fd, struct ssi_boot *boot);
 /* 0: host system calls fault like the kernel itself; 1: they do not; -errno */
 int ssi_open_userfaultfd(int *fd);
