@@ -323,7 +323,7 @@ static void socket_quiet(struct link *link, bool quiet)
 {
 	int least = quiet ? QUIET_BYTES : 1;
 
-	/* that the end of the connection wakes all the same, and UNIX sockets whoever polls, does no harm */
+	/* who polls wakes up all the same at the end of the connection, and of a UNIX socket always: no harm */
 	setsockopt(to_socket(link)->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least));
 }
 

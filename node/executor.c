@@ -4,7 +4,8 @@
  * stub execute that context, and answers with the EVENT that ended it.
  *
  * Faults that only mean "the frame is not here" never reach the kernel: the stub parks with SIGBUS from its
- * userfaultfd, the executor asks the pager, and whoever brings the frame resumes the stub (pager.c).
+ * userfaultfd, the executor asks the pager, and whoever brings the frame resumes the stub (pager.c).  Most often it does so
+ * itself: it has nothing else to do, so it looks for what other nodes send (peers.c).
  *
  * An INTERRUPT carries the number of the run that it is meant for.  It may overtake that RUN, which came over
  * another connection: then the run ends before it has begun.  It may be late: then it is
@@ -344,7 +345,7 @@ static int frame_fault(struct run *r)
 	w->slot = r->slot;
 	w->since = 0;
 	w->entry = r->frame->uc_mcontext.gregs[REG_ERR] & PF_PRESENT;
-	w->given = false;
+	w->given = w->asked = false;
 	fault = *w;
 	ret = pager_fault(x->machine, w);
 	if (ret < 0)
@@ -389,14 +390,30 @@ static bool channel_speaks(const struct executor *x)
 	return poll(&p, 1, 0) > 0;
 }
 
+/* Of what was asked for ahead nobody knows when it comes, and that comes over the bulk link. */
+static bool may_come_soon(const struct executor *x, unsigned home)
+{
+	return __atomic_load_n(&x->waiter.asked, __ATOMIC_RELAXED) || home == x->machine->config.layout.self;
+}
+
 /* Who brings the frame resumes the thread, so that r->go is what its orders say. */
 static void await_frame(struct run *r)
 {
 	struct executor *x = r->executor;
+	unsigned home;
 
-	if (__atomic_load_n(&r->slot.orders->go, __ATOMIC_ACQUIRE) != r->go)
-		peers_await(x->machine, dsm_home(x->machine->dsm, x->waiter.pfn), &r->slot.orders->go, r->go,
-			    &x->frame_spin, &x->overdue);
+	if (!x->urgent || !x->has_cpu || __atomic_load_n(&r->slot.orders->go, __ATOMIC_ACQUIRE) == r->go)
+		return;
+	home = dsm_home(x->machine->dsm, x->waiter.pfn);
+	if (may_come_soon(x, home))
+		peers_await(x->machine, home, &r->slot.orders->go, r->go, &x->frame_spin, &x->overdue);
+}
+
+static void send_deferred(struct executor *x)
+{
+	if (x->overdue != UINT64_MAX)
+		peers_send_deferred(x->machine);
+	x->overdue = UINT64_MAX;
 }
 
 /*
@@ -414,7 +431,7 @@ static int wait_parked(struct run *r)
 		await_frame(r);
 		ret = slot_wait(r->slot, r->go, x->overdue);
 		if (ret == -EAGAIN) {
-			x->overdue = peers_send_overdue(x->machine, false);
+			send_deferred(x);
 			continue;
 		}
 		if (ret != -ETIMEDOUT)
@@ -561,8 +578,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 		ret = execute(&r);
 		end(x);
 		ret = ret ? report_unchanged(&r, 0) : report(&r);
-		if (x->overdue != UINT64_MAX)
-			x->overdue = peers_send_overdue(x->machine, true);
+		send_deferred(x);
 	}
 	mm_put(x->machine, r.mm);
 	x->handoff_ns += now_ns() - started - (x->user_ns - user_ns);
@@ -608,7 +624,7 @@ static int handle_message(struct executor *x, const struct wire_hdr *msg)
  */
 static int look_for_message(struct executor *x, const struct wire_hdr **msg)
 {
-	uint64_t end = x->apart ? spin_begin(&x->run_spin, LOOK_NS) : 0;
+	uint64_t end = x->apart && x->has_cpu ? spin_begin(&x->run_spin, LOOK_NS) : 0;
 	int ret = 0;
 
 	if (!end)
@@ -629,7 +645,8 @@ static void *executor_thread(void *arg)
 	int ret = 0;
 
 	pin_thread(x->cpu, 0);
-	hurry_thread(0, HURRY_MUCH);
+	x->has_cpu = cpus_suffice(&x->machine->config.layout);
+	x->urgent = hurry_thread(0, HURRY_MUCH);
 	while (!ret) {
 		ret = look_for_message(x, &msg);
 		if (!ret)

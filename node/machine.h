@@ -2,13 +2,14 @@
 /*
  * Inside of machine.c, executor.c, mm.c, stubs.c, pager.c, combine.c and peers.c.
  *
- * Threads of a node: one executor per CPU (executor.c), one for the mm channel (mm.c), one for the dsm
- * links and one for the bulk links (peers.c), one that starts stubs and takes them back (stubs.c), and on node 0 one that
- * reads the kernel's userfaultfd (pager.c).
+ * Threads of a node: one executor per CPU (executor.c), one for the mm channel (mm.c), one for the dsm links, which
+ * executors relieve, and one for the bulk links (peers.c), one that starts stubs and takes them back (stubs.c), and on
+ * node 0 one that reads the kernel's userfaultfd (pager.c).
  *
- * Lock order: peers.receiving, machine.mms_lock, then mm.lock, then machine.frames_lock.  executor.lock, clock.lock,
- * machine.hot_lock and machine.reap_lock are leaves.  No lock is held while waiting for another node; mm.lock is held while
- * waiting for the service thread of that mm's stub, which waits for nobody.
+ * Lock order: peers.receiving, machine.mms_lock, then mm.lock, then machine.frames_lock, within which mm.lock may be tried.
+ * executor.lock, clock.lock, machine.hot_lock and machine.reap_lock are leaves.  No lock but peers.receiving is held
+ * while waiting for another node; mm.lock is held while waiting for the service thread of that mm's stub, which waits
+ * for nobody.
  */
 #ifndef PANGEA_MACHINE_H
 #define PANGEA_MACHINE_H
@@ -137,6 +138,7 @@ struct waiter {
 	uint64_t since;			/* ns; 0: it has not had to wait */
 	bool entry;			/* one that permits no store was there */
 	bool given;			/* the entry has been made; frames_lock */
+	bool asked;			/* another node, when it began to wait; atomic */
 };
 
 /* How long waiters have waited.  Any thread. */
@@ -210,8 +212,8 @@ uint64_t pager_present(const struct machine *m);
 void pager_protect(struct machine *m, uint64_t pfn, unsigned count);
 void pager_write(struct machine *m, uint64_t pfn, const void *pages, unsigned count);
 /*
- * Likewise, and make the entries to read them.  The mm shows these frames there, and its lock is held too.  false: not
- * all of them has been done.
+ * Likewise, and make the entries, to read them or, if they are Exclusive, to write them.  The mm shows these frames
+ * there, and its lock is held too.  false: not all of them has been done.
  */
 bool pager_write_mapped(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, const void *pages,
 			unsigned count, enum dsm_state state);
@@ -285,13 +287,15 @@ void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg);
 void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, unsigned count);
 void peers_kick(struct machine *m);
 /*
- * For a thread that waits for a frame and has nothing else to do: receive, without sleeping, until *go has this value, which
+ * For an executor that waits for a frame and has nothing else to do: receive, without sleeping, until *go has this value, which
  * whoever brings the frame sees to, or it has taken too long.  home: of the frame.  What the core then puts off the caller
- * must have sent (peers_send_overdue()): *overdue says when, and stays as it is if there is nothing.
+ * must have sent (peers_send_deferred()): *overdue says when, and stays as it is if there is nothing.  It has to run
+ * before what is ordinary, as nobody else receives meanwhile.
  */
-void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t wanted, struct spin *spin, uint64_t *overdue);
-/* What has been put off, if it is time, or at once.  Returns until when the rest can wait, UINT64_MAX if there is none. */
-uint64_t peers_send_overdue(struct machine *m, bool at_once);
+void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t wanted, struct spin *spin,
+		 uint64_t *overdue);
+/* What has been put off, by whomever. */
+void peers_send_deferred(struct machine *m);
 int peers_start(struct machine *m);
 void peers_stop(struct machine *m);
 
@@ -330,7 +334,8 @@ struct executor {
 	struct stream stream;
 	struct spin frame_spin, run_spin;
 	bool apart;			/* the kernel half is awake somewhere else (WIRE_RUN_APART) */
-	uint64_t overdue;		/* peers_send_overdue() is to be called then; UINT64_MAX: need not be */
+	bool urgent, has_cpu;		/* it runs before what is ordinary; cpus_suffice() */
+	uint64_t overdue;		/* peers_send_deferred() is to be called then; UINT64_MAX: need not be */
 	uint8_t data[WIRE_COPY_MAX + 8] __attribute__((aligned(8)));
 	atomic_ullong runs, interrupts, user_ns, handoff_ns, maps, map_ns;
 };
@@ -347,15 +352,17 @@ void pin_thread(unsigned cpu, pid_t tid);
 void pin_thread_here(pid_t tid);
 /*
  * Let a thread run as soon as it is woken, even when user code keeps its CPU busy; what it starts is not like that.
- * Who waits for HURRY_LITTLE has asked before it had to.
+ * Who waits for HURRY_LITTLE has asked before it had to.  false: the host permits only a wish.
  */
 enum hurry { HURRY_LITTLE = 1, HURRY_MUCH = 2 };
-void hurry_thread(pid_t tid, enum hurry hurry);
+bool hurry_thread(pid_t tid, enum hurry hurry);
 /* And no more: it ends, or empties its stub, which may take long. */
 void calm_thread(pid_t tid);
+/* Has each CPU of the machine that this host serves one of the host's?  On node 0 the kernel's halves of all are here. */
+bool cpus_suffice(const struct layout *layout);
 /*
- * To wait without sleeping, for so many ns at most: until when (now_ns()); 0: not this time.  Afterwards say whether it has come: the more often in
- * vain, the more of the next, 1, 3, 7, ..., are not waited for like that.
+ * To wait without sleeping, for so many ns at most: until when (now_ns()); 0: not this time.  Afterwards say whether it has
+ * come: the more often in vain, the more of the next, 1, 3, 7, ..., are not waited for like that.
  */
 uint64_t spin_begin(struct spin *s, uint64_t most);
 void spin_end(struct spin *s, bool came);

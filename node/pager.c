@@ -5,7 +5,7 @@
  * The cache is a memory file as large as the machine's memory; a frame lies at pfn * 4096 and is present
  * only while this node has rights on it (or it has never been given out by its home).  All mappings of the
  * file, in stubs and in the kernel process, are registered with a userfaultfd for MISSING, MINOR and WP
- * faults, so a page-table entry exists only because map_frame() made it: default deny.  On the kernel host the kernel
+ * faults, so a page-table entry exists only because it was made here: default deny.  On the kernel host the kernel
  * makes entries too, of frames that are held, before it registers the mapping (ssi/overlay/arch/um/ssi/map.c).
  *
  *   give rights   UFFDIO_CONTINUE, write-protected for Shared, plain for Exclusive; or, with a content that has just come
@@ -567,16 +567,18 @@ int pager_map(struct machine *m, struct waiter *w)
 static int acquire(struct machine *m, struct waiter *w)
 {
 	struct waiter **bucket = pending_bucket(m, w->pfn);
-	uint64_t now = now_ns();
+	uint64_t now = now_ns(), asks;
 	int ret;
 
 	frames_lock(m);
+	asks = m->asks;
 	/* queued first: the core may call op_ready() from within */
 	w->next = *bucket;
 	*bucket = w;
 	ret = dsm_acquire(m->dsm, w->pfn, w->want, now);
 	if (ret > 0 && !w->since)
 		w->since = now;
+	__atomic_store_n(&w->asked, m->asks != asks, __ATOMIC_RELAXED);
 	if (ret <= 0)
 		*bucket = w->next;
 	frames_unlock(m);
@@ -610,16 +612,16 @@ static bool unlink_waiter(struct waiter **list, const struct waiter *w)
 
 void pager_cancel(struct machine *m, struct waiter *w, uint32_t go)
 {
-	bool found = false;
+	bool found;
 
 	/* if in neither list, a thread in pager_settle() has it in hand, to resume it or to put it back */
-	while (!found && !m->stopping && __atomic_load_n(&w->slot.orders->go, __ATOMIC_SEQ_CST) != go) {
+	do {
 		pthread_mutex_lock(&m->frames_lock);
 		found = unlink_waiter(pending_bucket(m, w->pfn), w) || unlink_waiter(&m->done, w);
 		pthread_mutex_unlock(&m->frames_lock);
 		if (!found)
 			sched_yield();
-	}
+	} while (!found && !m->stopping && __atomic_load_n(&w->slot.orders->go, __ATOMIC_SEQ_CST) != go);
 }
 
 static void count_wait(struct waits *w, uint64_t ns)

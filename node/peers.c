@@ -28,10 +28,12 @@ _Static_assert((int)DSM_PAYLOAD_PAGE == (int)WIRE_PAYLOAD_PAGE &&
 
 #define STEP_FRAMES	32
 #define LOOK_NS		200000	/* for a frame, which may come by way of two other nodes */
+#define HOME_LOOKS	3	/* of so many one is at all others */
 #define PUT_OFF_NS	80000	/* nearly as long as who was granted a frame keeps it anyway (RESIDENCE_NS, pager.c) */
 
-/* The calling thread, an executor's, sends what is put off in time. */
+/* Of an executor that receives: it sends in time what it puts off, and until when that can wait; UINT64_MAX: nothing. */
 static _Thread_local bool sees_to_overdue;
+static _Thread_local uint64_t overdue_at;
 
 static void kick(struct peers *p)
 {
@@ -137,8 +139,10 @@ static void put_off(struct machine *m, unsigned to, const struct dsm_msg *msg)
 		m->deferred_ours = false;
 	}
 	m->deferred[m->deferred_count++] = (struct deferred){ to, *msg };
-	if (sees_to_overdue)
+	if (sees_to_overdue) {
+		overdue_at = m->deferred_until;
 		return;
+	}
 	m->deferred_ours = true;
 	if (!pthread_equal(pthread_self(), m->urgent.thread))
 		kick(&m->urgent);	/* which sleeps longer */
@@ -176,16 +180,12 @@ static void send_overdue(struct machine *m, uint64_t now)
 		send_deferred(m);
 }
 
-uint64_t peers_send_overdue(struct machine *m, bool at_once)
+void peers_send_deferred(struct machine *m)
 {
-	uint64_t until;
-
 	frames_lock(m);
-	send_overdue(m, at_once ? UINT64_MAX : now_ns());
-	until = m->deferred_count ? m->deferred_until : UINT64_MAX;
+	send_deferred(m);
 	frames_unlock(m);
 	pager_settle(m);
-	return until;
 }
 
 /* What it says of frame number `first` and so many that follow.  As dsm_receive(). */
@@ -243,79 +243,33 @@ static bool deliver(struct peers *p, unsigned peer, const struct wire_dsm *wire)
 	return false;
 }
 
+static void lose(struct peers *p, unsigned peer, int ret)
+{
+	p->dead[peer] = true;
+	peer_gone(p, peer, ret);
+}
+
 /* p->receiving held */
-static void serve_peer(struct peers *p, unsigned peer, short events)
+static void serve_peer(struct peers *p, unsigned peer)
 {
-	struct link *link = p->link[peer];
-	atomic_bool *dead = &p->dead[peer];
 	const struct wire_hdr *msg;
-	int ret = 0;
+	int ret = 1;
 
-	if (events & POLLOUT)
-		ret = link->ops->flush(link);
-	while (!ret && !*dead) {
-		ret = link_recv(link, &msg);
-		if (!ret)
-			return;
-		if (ret > 0) {
-			*dead = !deliver(p, peer, (const void *)msg);
-			ret = 0;
-		}
+	while (ret > 0 && !p->dead[peer]) {
+		ret = link_recv(p->link[peer], &msg);
+		if (ret > 0 && !deliver(p, peer, (const void *)msg))
+			p->dead[peer] = true;
 	}
-	if (ret < 0) {
-		*dead = true;
-		peer_gone(p, peer, ret);
-	}
+	if (ret < 0)
+		lose(p, peer, ret);
 }
 
-static void look_at(struct peers *p, unsigned peer)
+static void flush_peer(struct peers *p, unsigned peer)
 {
-	if (__atomic_load_n(&p->link[peer], __ATOMIC_ACQUIRE) && !p->dead[peer])
-		serve_peer(p, peer, 0);
-}
+	int ret = p->link[peer]->ops->flush(p->link[peer]);
 
-static void quiet(struct link *link, bool yes)
-{
-	if (link && link->ops->quiet)
-		link->ops->quiet(link, yes);
-}
-
-/* After that one, neither home nor ourselves; home if there is none. */
-static unsigned next_other(const struct machine *m, unsigned other, unsigned home)
-{
-	for (unsigned i = 0; i < m->config.layout.nodes; i++) {
-		other = (other + 1) % m->config.layout.nodes;
-		if (other != home && other != m->config.layout.self)
-			return other;
-	}
-	return home;
-}
-
-void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t wanted, struct spin *spin, uint64_t *overdue)
-{
-	struct peers *p = &m->urgent;
-	struct link *expected = __atomic_load_n(&p->link[home], __ATOMIC_ACQUIRE);
-	uint64_t end = spin_begin(spin, LOOK_NS);
-	unsigned other = next_other(m, home, home);
-	bool came = false;
-
-	if (!end || pthread_mutex_trylock(&p->receiving))
-		return;		/* who has it brings the frame */
-	sees_to_overdue = true;
-	quiet(expected, true);
-	for (unsigned i = 0; !came && now_ns() < end && !m->stopping; i++) {
-		look_at(p, i % 2 ? home : other);
-		if (!(i % 2))
-			other = next_other(m, other, home);
-		came = __atomic_load_n(go, __ATOMIC_ACQUIRE) == wanted;
-		if (!came)
-			spin_pause();
-	}
-	quiet(expected, false);
-	sees_to_overdue = false;
-	pthread_mutex_unlock(&p->receiving);
-	spin_end(spin, came);
-	*overdue = peers_send_overdue(m, false);
+	if (ret < 0)
+		lose(p, peer, ret);
 }
 
 static void tick(struct machine *m)
@@ -324,6 +278,73 @@ static void tick(struct machine *m)
 	send_overdue(m, now_ns());
 	frames_unlock(m);	/* runs dsm_tick() */
 	pager_settle(m);
+}
+
+/* All links that can be used but one, for poll(): how many; *peer: whose. */
+static unsigned poll_others(struct peers *p, unsigned but, struct pollfd *fds, unsigned *peer)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < p->machine->config.layout.nodes; i++) {
+		struct link *link = __atomic_load_n(&p->link[i], __ATOMIC_ACQUIRE);
+
+		if (i == but || !link || p->dead[i])
+			continue;
+		fds[count] = (struct pollfd){ link_fd(link), POLLIN, 0 };
+		if (link->ops->wants_flush(link))
+			fds[count].events |= POLLOUT;
+		peer[count++] = i;
+	}
+	return count;
+}
+
+/* p->receiving held.  From the home it comes most likely. */
+static void look_around(struct peers *p, unsigned home)
+{
+	struct pollfd fds[WIRE_NODES_MAX];
+	unsigned peer[WIRE_NODES_MAX], count = poll_others(p, home, fds, peer);
+
+	if (poll(fds, count, 0) > 0)
+		for (unsigned i = 0; i < count; i++)
+			if (fds[i].revents & ~POLLOUT)
+				serve_peer(p, peer[i]);
+	tick(p->machine);
+}
+
+static void quiet(struct link *link, bool yes)
+{
+	if (link && link->ops->quiet)
+		link->ops->quiet(link, yes);
+}
+
+void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t wanted, struct spin *spin,
+		 uint64_t *overdue)
+{
+	struct peers *p = &m->urgent;
+	struct link *expected = __atomic_load_n(&p->link[home], __ATOMIC_ACQUIRE);
+	uint64_t end = spin_begin(spin, LOOK_NS);
+	bool came = false;
+
+	if (!end || pthread_mutex_trylock(&p->receiving))
+		return;		/* who has it brings the frame */
+	sees_to_overdue = true;
+	overdue_at = UINT64_MAX;
+	quiet(expected, true);
+	for (unsigned i = 0; !came && now_ns() < end && !m->stopping; i++) {
+		if (i % HOME_LOOKS == HOME_LOOKS - 1)
+			look_around(p, home);
+		else if (expected)
+			serve_peer(p, home);
+		came = __atomic_load_n(go, __ATOMIC_ACQUIRE) == wanted;
+		if (!came)
+			spin_pause();
+	}
+	quiet(expected, false);
+	sees_to_overdue = false;
+	pthread_mutex_unlock(&p->receiving);
+	spin_end(spin, came);
+	if (overdue_at != UINT64_MAX)
+		*overdue = overdue_at;
 }
 
 static int wait_for_peers(struct peers *p, struct pollfd *fds, unsigned count)
@@ -336,7 +357,9 @@ static int wait_for_peers(struct peers *p, struct pollfd *fds, unsigned count)
 	if (p == &m->bulk)
 		combine_flush(m);
 	else
-		deadline = m->deferred_count && m->deferred_ours && m->deferred_until < m->deadline ? m->deferred_until : m->deadline;
+		deadline = m->deadline;
+	if (p == &m->urgent && m->deferred_count && m->deferred_ours && m->deferred_until < deadline)
+		deadline = m->deferred_until;
 	pthread_mutex_unlock(&m->frames_lock);
 	if (deadline == UINT64_MAX)
 		return ppoll(fds, count, NULL, NULL);
@@ -345,40 +368,45 @@ static int wait_for_peers(struct peers *p, struct pollfd *fds, unsigned count)
 	return ppoll(fds, count, &timeout, NULL);
 }
 
+/* From those that have something.  Where an executor does that just now it sees to them. */
+static void receive(struct peers *p, const struct pollfd *fds, const unsigned *peer, unsigned count)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < count; i++)
+		any |= fds[i].revents & ~POLLOUT;
+	if (!any)
+		return;
+	pthread_mutex_lock(&p->receiving);
+	for (unsigned i = 0; i < count; i++)
+		if (fds[i].revents & ~POLLOUT)
+			serve_peer(p, peer[i]);
+	pthread_mutex_unlock(&p->receiving);
+}
+
 static void *peers_thread(void *arg)
 {
 	struct peers *p = arg;
 	struct machine *m = p->machine;
 	struct pollfd fds[WIRE_NODES_MAX + 1];
-	unsigned peer[WIRE_NODES_MAX + 1], count;
+	unsigned peer[WIRE_NODES_MAX], count;
 	uint64_t ignored;
 
 	pin_thread(own_node(m)->cpu_start, 0);
 	hurry_thread(0, p == &m->urgent ? HURRY_MUCH : HURRY_LITTLE);
 	while (!m->stopping) {
 		fds[0] = (struct pollfd){ p->event, POLLIN, 0 };
-		count = 1;
-		for (unsigned i = 0; i < m->config.layout.nodes; i++) {
-			struct link *link = __atomic_load_n(&p->link[i], __ATOMIC_ACQUIRE);
-
-			if (!link || p->dead[i])
-				continue;
-			fds[count] = (struct pollfd){ link_fd(link), POLLIN, 0 };
-			if (link->ops->wants_flush(link))
-				fds[count].events |= POLLOUT;
-			peer[count++] = i;
-		}
+		count = 1 + poll_others(p, m->config.layout.self, fds + 1, peer);
 		if (wait_for_peers(p, fds, count) < 0 && errno != EINTR)
 			machine_fail(m, "poll: %s", strerror(errno));
 		if (fds[0].revents && read(p->event, &ignored, sizeof(ignored)) < 0)
 			continue;
-		pthread_mutex_lock(&p->receiving);
 		for (unsigned i = 1; i < count; i++)
-			if (fds[i].revents)
-				serve_peer(p, peer[i], fds[i].revents);
-		pthread_mutex_unlock(&p->receiving);
+			if (fds[i].revents & POLLOUT)
+				flush_peer(p, peer[i - 1]);
 		if (p == &m->urgent)
 			tick(m);
+		receive(p, fds + 1, peer, count - 1);
 	}
 	return NULL;
 }
@@ -434,6 +462,7 @@ static void release(struct peers *p)
 		}
 	if (p->event >= 0)
 		close(p->event);
+	pthread_mutex_destroy(&p->receiving);
 }
 
 /* With m->stopping set; frees the links.  Either thread may send over both kinds. */

@@ -8,12 +8,12 @@
  * But then what the daemon does for other nodes (coherence, REVOKE) shares that CPU with user code that never
  * gives it up.  As an ordinary thread it waits there: where user code faults often and the daemon serves its
  * faults, the daemon is the one that has had more than its share, and the host lets the user code run until the
- * next tick, 4 ms where a round trip takes 0.1.  So its threads, which only pass things on and block, run under
+ * next tick, 4 ms where a round trip takes 0.1.  So its threads, which only pass things on, run under
  * SCHED_FIFO if the host allows that; else they ask for short slices, which Linux 6.12 and later take as a wish
  * for early deadlines (EEVDF).  The kernel half's threads get short slices too; user code gets nothing.
  *
- * To sleep and be woken takes as long as a message through a fast network.  So who waits for an answer, with a CPU that
- * has nothing else to do for the machine, looks for it instead for a while, as long as that goes well (PANGEA_SPIN).
+ * To sleep and be woken takes as long as a message through a fast network.  So an executor that waits for an answer, and has
+ * a CPU of the host for itself and its thread, looks for it instead for a while, as long as that goes well (PANGEA_SPIN).
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -39,15 +39,21 @@ struct attributes {
 	uint64_t runtime, deadline, period;
 };
 
+static bool is_off(const char *variable)
+{
+	const char *value = getenv(variable);
+
+	return value && !strcmp(value, "off");
+}
+
 /* Empty when the user does not want that. */
 static cpu_set_t host_cpu(unsigned cpu)
 {
-	const char *pin = getenv("PANGEA_PIN");
 	cpu_set_t allowed, one;
 	int skip, i;
 
 	CPU_ZERO(&one);
-	if ((pin && !strcmp(pin, "off")) || sched_getaffinity(getpid(), sizeof(allowed), &allowed))
+	if (is_off("PANGEA_PIN") || sched_getaffinity(getpid(), sizeof(allowed), &allowed))
 		return one;
 	skip = cpu % CPU_COUNT(&allowed);
 	for (i = 0; i < CPU_SETSIZE; i++)
@@ -67,11 +73,10 @@ void pin_thread(unsigned cpu, pid_t tid)
 
 void pin_thread_here(pid_t tid)
 {
-	const char *pin = getenv("PANGEA_PIN");
 	int cpu = sched_getcpu();
 	cpu_set_t one;
 
-	if (cpu < 0 || (pin && !strcmp(pin, "off")))
+	if (cpu < 0 || is_off("PANGEA_PIN"))
 		return;
 	CPU_ZERO(&one);
 	CPU_SET(cpu, &one);
@@ -108,26 +113,34 @@ void calm_thread(pid_t tid)
 	set_attributes(tid, (struct attributes){ .policy = SCHED_OTHER });
 }
 
-void hurry_thread(pid_t tid, enum hurry hurry)
+bool hurry_thread(pid_t tid, enum hurry hurry)
 {
-	const char *realtime = getenv("PANGEA_REALTIME");
-
 	if (!is_ordinary(tid))
-		return;
-	if ((realtime && !strcmp(realtime, "off")) ||
-	    !set_attributes(tid, (struct attributes){ .policy = SCHED_FIFO, .priority = hurry, .flags = RESET_ON_FORK }))
-		shorten(tid, RESET_ON_FORK);
+		return false;
+	if (!is_off("PANGEA_REALTIME") &&
+	    set_attributes(tid, (struct attributes){ .policy = SCHED_FIFO, .priority = hurry, .flags = RESET_ON_FORK }))
+		return true;
+	shorten(tid, RESET_ON_FORK);
+	return false;
+}
+
+bool cpus_suffice(const struct layout *layout)
+{
+	unsigned cpus = layout->node[layout->self].cpu_count;
+	cpu_set_t allowed;
+
+	for (unsigned i = 1; !layout->self && i < layout->nodes; i++)
+		cpus += layout->node[i].cpu_count;
+	return !sched_getaffinity(getpid(), sizeof(allowed), &allowed) && cpus <= (unsigned)CPU_COUNT(&allowed);
 }
 
 static bool may_spin(void)
 {
 	static int may = -1;		/* all threads come to the same */
-	const char *spin;
 	int now = __atomic_load_n(&may, __ATOMIC_RELAXED);
 
 	if (now < 0) {
-		spin = getenv("PANGEA_SPIN");
-		now = !spin || strcmp(spin, "off");
+		now = !is_off("PANGEA_SPIN");
 		__atomic_store_n(&may, now, __ATOMIC_RELAXED);
 	}
 	return now;

@@ -182,7 +182,7 @@ static bool reset(struct machine *m, struct mm *mm)
 	if (!service_is_idle(mm))
 		return false;
 	calm_thread(mm->pid);
-	pin_thread_here(mm->pid);	/* where nobody else waits for the CPU; until it is used again */
+	pin_thread_here(mm->pid);	/* not on the CPU that has just ended the process; until it is used again */
 	orders->placed = 0;
 	if (!stub_alive(mm) || mm_unmap_all(m, mm))
 		return false;

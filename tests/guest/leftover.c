@@ -12,8 +12,8 @@
 
 #define PATTERN 0x1ef7a11a5e1f0e15ull
 
-/* Below what the signal stack is used for. */
-enum { LEFT = 1024 };
+/* Words behind a report, below what the signal stack is used for: there our own registers stand after an interruption. */
+enum { FIRST = sizeof(struct stub_report) / 8, LEFT = 1024 };
 
 /* The service thread's and one for each CPU of this node. */
 static unsigned count_reports(void)
@@ -35,12 +35,12 @@ static void look_and_leave(unsigned reports)
 	for (unsigned n = 0; n < reports; n++) {
 		volatile uint64_t *word = (void *)(STUB_REPORTS + (uintptr_t)n * STUB_REPORT_SIZE);
 
-		for (unsigned i = 0; i < STUB_REPORT_SIZE / 8; i++)
+		for (unsigned i = 0; i < FIRST + LEFT; i++)
 			if (word[i] == PATTERN)
 				guest_fail("word %u of report %u is what another process has left", i, n);
 		for (unsigned i = 0; i < LEFT; i++)
-			word[sizeof(struct stub_report) / 8 + i] = PATTERN;
-		CHECK(word[sizeof(struct stub_report) / 8] == PATTERN);
+			word[FIRST + i] = PATTERN;
+		CHECK(word[FIRST] == PATTERN);
 	}
 	_exit(0);
 }

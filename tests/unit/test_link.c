@@ -588,6 +588,37 @@ static void last_words(void **state)
 	link->ops->free(link);
 }
 
+/* Whether poll() sees input within so many ms. */
+static int polled(const struct link *link, int ms)
+{
+	struct pollfd p = { link_fd(link), POLLIN, 0 };
+
+	return poll(&p, 1, ms);
+}
+
+/* What comes while a link is quiet is received, and is seen by who polls afterwards; its end is seen at once. */
+static void quiet_for_a_while(void **state)
+{
+	const struct wire_hdr *msg;
+	struct link *ends[2];
+
+	pair(state, ends, WIRE_PURPOSE_MM);
+	ends[1]->ops->quiet(ends[1], true);
+	send_ack(ends[0], 1);
+	assert_int_equal(polled(ends[1], 50), 0);
+	expect_ack(ends[1], 1);
+	send_ack(ends[0], 2);
+	assert_int_equal(polled(ends[1], 50), 0);
+	ends[1]->ops->quiet(ends[1], false);
+	assert_int_equal(polled(ends[1], WAIT_MS), 1);
+	expect_ack(ends[1], 2);
+	ends[1]->ops->quiet(ends[1], true);
+	ends[0]->ops->shutdown(ends[0]);
+	assert_int_equal(polled(ends[1], WAIT_MS), 1);
+	assert_int_equal(link_recv_wait(ends[1], &msg, WAIT_MS), -EPIPE);
+	release(ends);
+}
+
 #define ON(test, transport) { #test " over " #transport, test, NULL, NULL, (void *)&transport }
 #define ON_ALL(test) ON(test, tcp), ON(test, unix_socket), ON(test, inprocess)
 
@@ -606,6 +637,7 @@ int main(void)
 		ON_ALL(refuses_bad_messages),
 		ON_ALL(refuses_other_channels),
 		ON_ALL(many_senders),
+		ON(quiet_for_a_while, tcp),
 		cmocka_unit_test(one_byte_at_a_time),
 		cmocka_unit_test(any_split),
 		cmocka_unit_test(closes_within),

@@ -434,7 +434,7 @@ static void fields_of_cpu(void **state)
 {
 	const struct step steps[] = {
 		BAD(make_run_small, m.hdr.reserved = 1),
-		BAD(make_run_small, m.run.flags = 64),
+		BAD(make_run_small, m.run.flags = 128),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_OTHER_TIME),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_GATES),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_APART),

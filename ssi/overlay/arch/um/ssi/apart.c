@@ -30,15 +30,23 @@ struct apart {
 
 static struct apart aparts[SSI_CPUS_MAX];
 
+/* Is one of its halves on that CPU of the host, of so many, and awake? */
+static bool uses(unsigned int cpu, unsigned int host_cpu, unsigned int hosts)
+{
+	if (READ_ONCE(aparts[cpu].yes) && (cpu + 1) % hosts == host_cpu)
+		return true;
+	return cpu % hosts == host_cpu && !ssi_cpu_node(cpu) && cpu_online(cpu) && !idle_cpu(cpu);
+}
+
 /* Does no other CPU of ours want the host's CPU that is next to that one's? */
 static bool next_is_free(unsigned int cpu)
 {
-	unsigned int first = ssi_boot.nodes[0].cpu_start, other, hosts = ssi_host_cpus();
+	unsigned int other, hosts = ssi_host_cpus();
 
 	if (hosts < 2 || !ssi_may_spin())
 		return false;
-	for (other = first; other < first + ssi_boot.nodes[0].cpu_count; other++)
-		if (other % hosts == (cpu + 1) % hosts && cpu_online(other) && !idle_cpu(other))
+	for (other = 0; other < ssi_boot.cpu_count; other++)
+		if (other != cpu && uses(other, (cpu + 1) % hosts, hosts))
 			return false;
 	return true;
 }
@@ -46,13 +54,13 @@ static bool next_is_free(unsigned int cpu)
 static void decide(struct apart *a, unsigned int cpu, long long now)
 {
 	if (a->yes) {
-		a->yes = a->gained > a->lost && next_is_free(cpu);
+		WRITE_ONCE(a->yes, a->gained > a->lost && next_is_free(cpu));
 		a->failures = a->yes || a->lost < LOST_NS ? 0 : min(a->failures + 1, (unsigned int)PAUSES_MAX);
 		a->pause = a->failures ? 1u << a->failures : 0;
 	} else if (a->pause) {
 		a->pause--;
 	} else {
-		a->yes = a->gained > WORTH_NS && next_is_free(cpu);
+		WRITE_ONCE(a->yes, a->gained > WORTH_NS && next_is_free(cpu));
 	}
 	a->since = now;
 	a->gained = a->lost = 0;

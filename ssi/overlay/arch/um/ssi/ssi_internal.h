@@ -31,8 +31,8 @@ int ssi_link_send(int fd, const void *msg, int length);
 /* A whole message of at least min bytes into buf[size]; its length, or -errno and *why. */
 int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int size, const char **why);
 /*
- * Like receive, but with interrupts served meanwhile, and without sleeping before until (os_nsecs()).  wanted() is called whenever one may have changed its
- * answer; once it says yes, interrupt(arg) is called, once.
+ * Like receive, but with interrupts served meanwhile, and without sleeping before until (os_nsecs()).  wanted() is called
+ * whenever one may have changed its answer; once it says yes, interrupt(arg) is called, once.
  */
 int ssi_link_wait(int fd, enum wire_purpose purpose, void *buf, int min, int size, long long until, int (*wanted)(void),
 		  void (*interrupt)(void *), void *arg, const char **why);
