@@ -261,7 +261,7 @@ static int await_wanted(struct run *r)
 		struct waiter w = { .pfn = map->pfn, .address = map->addr, .want = mapping_state(map->prot),
 				    .mm = r->mm, .slot = r->slot };
 
-		if (!(map->prot & WIRE_MAP_WANTED) || !pager_map(m, &w))
+		if (!(map->prot & WIRE_MAP_WANTED) || pager_is_mapped(m, &w) || !pager_map(m, &w))
 			continue;
 		if (waits)
 			pager_expect(m, last);

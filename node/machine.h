@@ -181,6 +181,8 @@ unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead 
 int pager_fault(struct machine *m, struct waiter *w);
 /* The frame will be needed at once: ask for it.  The mm.lock of an mm that is to map it held. */
 void pager_want(struct machine *m, uint64_t pfn, enum dsm_state want);
+/* Has it been mapped, with the rights it wants?  Most likely at least: or it will fault. */
+bool pager_is_mapped(struct machine *m, const struct waiter *w);
 /* 0: mapped, or the mapping has gone; 1: the rights are not here. */
 int pager_map(struct machine *m, struct waiter *w);
 /* Have it mapped when it comes.  What becomes of the waiter is the pager's; the mm may end before. */

@@ -540,6 +540,16 @@ static bool rights_suffice(struct machine *m, const struct waiter *w)
 	return dsm_state(m->dsm, w->pfn) >= w->want;
 }
 
+bool pager_is_mapped(struct machine *m, const struct waiter *w)
+{
+	bool yes;
+
+	frames_lock(m);
+	yes = m->shown[w->pfn] == stub_shown_at(w->mm->area_number, w->address) && rights_suffice(m, w);
+	frames_unlock(m);
+	return yes;
+}
+
 /* Where the mapping has gone the access will fault anew. */
 int pager_map(struct machine *m, struct waiter *w)
 {
