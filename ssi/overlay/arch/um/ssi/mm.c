@@ -331,12 +331,12 @@ static bool is_alone(const struct ssi_mm *sm)
 /* Counted as running: see map.c. */
 static bool map_here(struct ssi_mm *sm, const struct ssi_fault *fault)
 {
+	unsigned long pages = fault->also->count ? 1 : HERE_PAGES;	/* what else is needed is known */
 	struct ssi_slot slot;
 
 	if (fault->frame || !ssi_local_slot(&slot, sm))
 		return false;
-	return ssi_map(&sm->node[0], current->mm, &slot, fault, window_start(fault, HERE_PAGES),
-		       window_end(fault, HERE_PAGES));
+	return ssi_map(&sm->node[0], current->mm, &slot, fault, window_start(fault, pages), window_end(fault, pages));
 }
 
 unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault, const struct ssi_hot *hot,
