@@ -353,6 +353,7 @@ bool directory_discard(struct dsm *d, uint64_t pfn)
 		enqueue(d, frame_get(d, pfn), d->config.self, DSM_INVALID);
 		return false;
 	}
+	/* Exclusive all the time: who discards sees to it that nobody uses the frame */
 	d->config.ops->revoke(d->config.ctx, pfn, DSM_EXCLUSIVE, DSM_INVALID, NULL);
 	d->config.ops->install(d->config.ctx, pfn, DSM_EXCLUSIVE, DSM_PAYLOAD_ZERO, NULL);
 	d->stats.discarded++;

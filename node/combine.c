@@ -18,9 +18,9 @@
  *
  * All but the last, and DONEs, is done when combine_end() returns.  In between nobody else sees the frames, since
  * whoever makes an entry or copies holds the lock; the kernel on the kernel host does not, but obeys m->rights, which
- * the core has changed before (pager.c).  What the core says of one frame depends on no other.  And of one frame it
- * says two things only where a content that came is sent on at once, so all that came is written before anything is
- * revoked.
+ * the core has changed before it takes something away (pager.c), and after it has installed something: so there that is
+ * written at once.  What the core says of one frame depends on no other.  And of one frame it says two things only where a
+ * content that came is sent on at once, so all that came is written before anything is revoked.
  */
 #define _GNU_SOURCE
 #include <string.h>
@@ -176,7 +176,7 @@ void combine_install(struct machine *m, uint64_t pfn, const void *page)
 {
 	struct combined *c = &m->combined;
 
-	if (!c->on) {
+	if (!c->on || m->rights) {
 		pager_write(m, pfn, page, 1);
 		return;
 	}

@@ -256,6 +256,7 @@ static int await_wanted(struct run *r)
 	struct machine *m = r->executor->machine;
 	struct waiter *last = &r->executor->waiter;
 	bool waits = false;
+	int ret;
 
 	for (map = maps; map < maps + r->message->map_count; map++) {
 		struct waiter w = { .pfn = map->pfn, .address = map->addr, .want = mapping_state(map->prot),
@@ -268,7 +269,11 @@ static int await_wanted(struct run *r)
 		*last = w;
 		waits = true;
 	}
-	return waits ? pager_fault(m, last) : 0;
+	if (!waits)
+		return 0;
+	ret = pager_fault(m, last);
+	__atomic_store_n(&last->asked, true, __ATOMIC_RELAXED);		/* before it was mapped */
+	return ret;
 }
 
 /* Those that must be there before it can run. */

@@ -359,15 +359,38 @@ static bool protect_kernel(struct machine *m, uint64_t pfn, unsigned count)
 	return !m->rights || protect(m->kernel_uffd, m->kernel_base + pfn * NODE_PAGE_SIZE, count);
 }
 
-/* How many of so many are shown like the first: at addresses that follow each other, nowhere, or at many. */
-static unsigned shown_alike(const struct machine *m, uint64_t pfn, unsigned count)
+/* The kernel may be noting entries for reading. */
+static uint64_t shown_now(const struct machine *m, uint64_t pfn)
 {
-	uint64_t at = m->shown[pfn];
+	return __atomic_load_n(&m->shown[pfn], __ATOMIC_RELAXED);
+}
+
+/* How many of so many are shown like the first: at addresses that follow each other, nowhere, or at many. */
+static unsigned shown_alike(const struct machine *m, uint64_t at, uint64_t pfn, unsigned count)
+{
 	unsigned n = 1;
 
-	while (n < count && m->shown[pfn + n] == (at && at != SHOWN_MANY ? at + n : at))
+	while (n < count && shown_now(m, pfn + n) == (at && at != SHOWN_MANY ? at + n : at))
 		n++;
 	return n;
+}
+
+/*
+ * Take frames out, and put them back without entries; at most m->pipe_pages.  Meanwhile there are holes: the kernel, which
+ * goes by m->rights without a lock, must believe that it has nothing to read there.
+ */
+static void take_and_return(struct machine *m, uint64_t pfn, unsigned count)
+{
+	uint64_t local = own_node(m)->pfn_count;
+	uint8_t held[WIRE_PAGES_MAX];
+
+	for (unsigned i = 0; m->rights && i < count; i++)
+		held[i] = __atomic_exchange_n(&m->rights[pfn + i], SSI_RIGHTS(0, pfn + i < local), __ATOMIC_RELAXED);
+	wait_for_kernel_maps(m);
+	take(m, pfn, count);
+	pager_write(m, pfn, m->taken, count);
+	for (unsigned i = 0; m->rights && i < count; i++)
+		__atomic_store_n(&m->rights[pfn + i], held[i], __ATOMIC_RELEASE);
 }
 
 void pager_protect(struct machine *m, uint64_t pfn, unsigned count)
@@ -378,14 +401,13 @@ void pager_protect(struct machine *m, uint64_t pfn, unsigned count)
 		expose_to_kernel(m, i);
 	wait_for_kernel_maps(m);
 	for (; count; pfn += n, count -= n) {
-		uint64_t at = m->shown[pfn];
+		uint64_t at = shown_now(m, pfn);
 
-		n = shown_alike(m, pfn, count);
+		n = shown_alike(m, at, pfn, count);
 		if (at != SHOWN_MANY && protect_kernel(m, pfn, n) && (!at || protect_shown(m, at, n)))
 			continue;
 		n = n < m->pipe_pages ? n : m->pipe_pages;
-		take(m, pfn, n);
-		pager_write(m, pfn, m->taken, n);
+		take_and_return(m, pfn, n);
 	}
 }
 
@@ -545,7 +567,8 @@ bool pager_is_mapped(struct machine *m, const struct waiter *w)
 	bool yes;
 
 	frames_lock(m);
-	yes = m->shown[w->pfn] == stub_shown_at(w->mm->area_number, w->address) && rights_suffice(m, w);
+	yes = w->pfn < m->config.layout.frames && rights_suffice(m, w) &&
+	      shown_now(m, w->pfn) == stub_shown_at(w->mm->area_number, w->address);
 	frames_unlock(m);
 	return yes;
 }
@@ -631,7 +654,7 @@ void pager_cancel(struct machine *m, struct waiter *w, uint32_t go)
 		pthread_mutex_unlock(&m->frames_lock);
 		if (!found)
 			sched_yield();
-	} while (!found && !m->stopping && __atomic_load_n(&w->slot.orders->go, __ATOMIC_SEQ_CST) != go);
+	} while (!found && __atomic_load_n(&w->slot.orders->go, __ATOMIC_SEQ_CST) != go);
 }
 
 static void count_wait(struct waits *w, uint64_t ns)
@@ -669,10 +692,13 @@ static void resume_waiter(struct machine *m, struct waiter *w)
 		free(w);
 }
 
-/* If it has been taken away again, or the mm has ended, nobody waits for it. */
+/*
+ * If it has been taken away again, or the mm has ended, nobody waits for it.  On the kernel host the kernel may be changing
+ * the mapping, as nobody runs for whom we do this.
+ */
 static void map_expected(struct machine *m, struct waiter *w)
 {
-	w->mm = mm_find_started(m, w->expected_in);
+	w->mm = m->rights ? NULL : mm_find_started(m, w->expected_in);
 	if (w->mm) {
 		pager_map(m, w);
 		mm_put(m, w->mm);
@@ -703,7 +729,7 @@ void pager_settle(struct machine *m)
 			ret = pager_fault(m, w);
 		if (ret < 0)
 			machine_fail(m, "cannot wait for a frame: %s", strerror(-ret));
-		if (!ret)
+		if (ret <= 0)
 			resume_waiter(m, w);
 	}
 }

@@ -305,9 +305,14 @@ static void look_around(struct peers *p, unsigned home)
 	unsigned peer[WIRE_NODES_MAX], count = poll_others(p, home, fds, peer);
 
 	if (poll(fds, count, 0) > 0)
-		for (unsigned i = 0; i < count; i++)
+		for (unsigned i = 0; i < count; i++) {
+			if (fds[i].revents & POLLOUT)
+				flush_peer(p, peer[i]);
 			if (fds[i].revents & ~POLLOUT)
 				serve_peer(p, peer[i]);
+		}
+	if (p->link[home] && p->link[home]->ops->wants_flush(p->link[home]))
+		flush_peer(p, home);
 	tick(p->machine);
 }
 
