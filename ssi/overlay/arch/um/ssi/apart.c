@@ -26,27 +26,34 @@ struct apart {
 	bool yes;
 	unsigned int failures, pause;	/* in a row; windows */
 	long long since, gained, lost;	/* this window */
+	long long last;			/* end of a turn */
 };
 
 static struct apart aparts[SSI_CPUS_MAX];
 
+/* It runs something, or did: one that has just become idle is awake and looks for work. */
+static bool is_in_use(unsigned int cpu, long long now)
+{
+	return cpu_online(cpu) && (!idle_cpu(cpu) || now - READ_ONCE(aparts[cpu].last) < WINDOW_NS);
+}
+
 /* Is one of its halves on that CPU of the host, of so many, and awake? */
-static bool uses(unsigned int cpu, unsigned int host_cpu, unsigned int hosts)
+static bool uses(unsigned int cpu, unsigned int host_cpu, unsigned int hosts, long long now)
 {
 	if (READ_ONCE(aparts[cpu].yes) && (cpu + 1) % hosts == host_cpu)
 		return true;
-	return cpu % hosts == host_cpu && !ssi_cpu_node(cpu) && cpu_online(cpu) && !idle_cpu(cpu);
+	return cpu % hosts == host_cpu && !ssi_cpu_node(cpu) && is_in_use(cpu, now);
 }
 
 /* Does no other CPU of ours want the host's CPU that is next to that one's? */
-static bool next_is_free(unsigned int cpu)
+static bool next_is_free(unsigned int cpu, long long now)
 {
 	unsigned int other, hosts = ssi_host_cpus();
 
 	if (hosts < 2 || !ssi_may_spin())
 		return false;
 	for (other = 0; other < ssi_boot.cpu_count; other++)
-		if (other != cpu && uses(other, (cpu + 1) % hosts, hosts))
+		if (other != cpu && uses(other, (cpu + 1) % hosts, hosts, now))
 			return false;
 	return true;
 }
@@ -54,13 +61,13 @@ static bool next_is_free(unsigned int cpu)
 static void decide(struct apart *a, unsigned int cpu, long long now)
 {
 	if (a->yes) {
-		WRITE_ONCE(a->yes, a->gained > a->lost && next_is_free(cpu));
+		WRITE_ONCE(a->yes, a->gained > a->lost && next_is_free(cpu, now));
 		a->failures = a->yes || a->lost < LOST_NS ? 0 : min(a->failures + 1, (unsigned int)PAUSES_MAX);
 		a->pause = a->failures ? 1u << a->failures : 0;
 	} else if (a->pause) {
 		a->pause--;
 	} else {
-		WRITE_ONCE(a->yes, a->gained > WORTH_NS && next_is_free(cpu));
+		WRITE_ONCE(a->yes, a->gained > WORTH_NS && next_is_free(cpu, now));
 	}
 	a->since = now;
 	a->gained = a->lost = 0;
@@ -76,6 +83,7 @@ void ssi_apart_note(long long now, long long gained, long long lost)
 	unsigned int cpu = raw_smp_processor_id();
 	struct apart *a = &aparts[cpu];
 
+	WRITE_ONCE(a->last, now);
 	a->gained += gained;
 	a->lost += lost;
 	if (now - a->since >= WINDOW_NS)
