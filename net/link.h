@@ -41,8 +41,8 @@ struct link_ops {
 	 */
 	int (*recv_blocking)(struct link *link, const struct wire_hdr **msg);
 	/*
-	 * Who calls recv looks all the time for now: what comes need not wake others that poll.  What has come meanwhile does
-	 * so afterwards.  NULL: it does at once.
+	 * While it is quiet, who calls recv looks all the time: what comes need not wake others that poll.  What has not been
+	 * received by the end of that wakes them then.  NULL: it does at once.
 	 */
 	void (*quiet)(struct link *link, bool quiet);
 	/* Descriptor to poll: POLLIN when recv may have something. -1: none. */
