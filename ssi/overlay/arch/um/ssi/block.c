@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Anonymous memory in blocks.
+ * Memory in blocks.
  *
  * A page that a program stores to first costs a trap and a mapping of the host's, and of mappings a process of the host may
  * have only so many (vm.max_map_count).  Pages that follow each other in physical memory as they do in the program's need
@@ -16,6 +16,8 @@
  * has said that it wants none (MADV_RANDOM).
  *
  * One thread of a process at a time takes a block; others go without meanwhile.
+ *
+ * What is read ahead of a file gets such pages as well (ssi_run_folio()); these are no more than would be read anyway.
  */
 #include <linux/cpuset.h>
 #include <linux/highmem.h>
@@ -38,10 +40,10 @@
 #define ORDER_MAX	8U		/* of what is taken for many pages */
 
 /* So many pages; NULL: there are none that are free and follow each other.  Nobody waits for them. */
-static struct page *take(unsigned int order)
+static struct page *take(gfp_t flags, unsigned int order)
 {
-	gfp_t flags = (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN) & ~__GFP_DIRECT_RECLAIM;
-	struct page *page = alloc_pages(flags, order);
+	flags |= __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN;
+	struct page *page = alloc_pages(flags & ~__GFP_DIRECT_RECLAIM, order);
 
 	if (page)
 		split_page(page, order);
@@ -86,7 +88,7 @@ struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
 	if (!b->left && b->wanted > 1) {
 		unsigned int order = min((unsigned int)ilog2(b->wanted), ORDER_MAX);
 
-		b->next = take(order);
+		b->next = take(GFP_HIGHUSER_MOVABLE, order);
 		b->left = b->next ? 1UL << order : 0;
 		b->wanted = b->next ? b->wanted - b->left : 0;
 	}
@@ -114,6 +116,28 @@ void ssi_populate(unsigned long start, unsigned long stop)
 	__mm_populate(start, stop - start, 1);
 	if (mine)
 		end(b);
+}
+
+/* --- of files --- */
+
+struct folio *ssi_run_folio(struct ssi_run *run, gfp_t flags, unsigned long wanted)
+{
+	if (!run->left && !run->none && !current->mempolicy && !cpuset_do_page_mem_spread())
+		for (unsigned int order = min((unsigned int)ilog2(wanted), ORDER_MAX); order && !run->left; order--) {
+			run->next = take(flags, order);
+			run->left = run->next ? 1U << order : 0;
+		}
+	run->none = !run->left;		/* nor will there be for the next page */
+	if (run->none)
+		return NULL;
+	run->left--;
+	return page_folio(run->next++);
+}
+
+void ssi_run_end(struct ssi_run *run)
+{
+	for (; run->left; run->left--)
+		__free_page(run->next++);
 }
 
 /* --- at a fault --- */
@@ -167,7 +191,7 @@ static void give_block(struct ssi_block *b, unsigned long address, unsigned long
 {
 	if (!begin(b))
 		return;
-	while (pages > 1 && !(b->next = take(ilog2(pages))))
+	while (pages > 1 && !(b->next = take(GFP_HIGHUSER_MOVABLE, ilog2(pages))))
 		pages /= 2;
 	if (pages > 1) {
 		b->left = pages;

@@ -1,21 +1,35 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Anonymous memory in blocks (arch/um/ssi/block.c), for mm/memory.c. */
+/* Memory in blocks (arch/um/ssi/block.c), for mm/memory.c and mm/readahead.c. */
 #ifndef __SSI_BLOCK_H
 #define __SSI_BLOCK_H
 
 #include <linux/gfp_types.h>
 
 struct folio;
+struct page;
 struct vm_area_struct;
+
+/* What is left of pages that follow each other, to be filled from a file; all 0 before the first of them. */
+struct ssi_run {
+	struct page *next;
+	unsigned int left;
+	bool none;
+};
 
 #ifdef CONFIG_UML_SSI
 /* A page for there, zeroed, that follows the last one in physical memory; NULL: it may be any. */
 struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address);
 /* How to charge a page for there, besides GFP_KERNEL. */
 gfp_t ssi_block_gfp(struct vm_area_struct *vma);
+/* A page, uncharged, that follows the last one of the run, of which so many more are wanted; NULL: it may be any. */
+struct folio *ssi_run_folio(struct ssi_run *run, gfp_t flags, unsigned long wanted);
+/* Gives back those that were not used. */
+void ssi_run_end(struct ssi_run *run);
 #else
 static inline struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address) { return NULL; }
 static inline gfp_t ssi_block_gfp(struct vm_area_struct *vma) { return 0; }
+static inline struct folio *ssi_run_folio(struct ssi_run *run, gfp_t flags, unsigned long wanted) { return NULL; }
+static inline void ssi_run_end(struct ssi_run *run) { }
 #endif
 
 #endif
