@@ -120,15 +120,33 @@ void ssi_populate(unsigned long start, unsigned long stop)
 
 /* --- of files --- */
 
-struct folio *ssi_run_folio(struct ssi_run *run, gfp_t flags, unsigned long wanted)
+/* How many pages of a file, at most so many, are not there from index on; index is not. */
+static unsigned long count_missing(struct address_space *mapping, pgoff_t index, unsigned long max)
 {
-	if (!run->left && !run->none && !current->mempolicy && !cpuset_do_page_mem_spread())
-		for (unsigned int order = min((unsigned int)ilog2(wanted), ORDER_MAX); order && !run->left; order--) {
+	unsigned long n = 1;
+
+	while (n < max) {
+		const void *entry = xa_load(&mapping->i_pages, index + n);
+
+		if (entry && !xa_is_value(entry))
+			break;
+		n++;
+	}
+	return n;
+}
+
+struct folio *ssi_run_folio(struct ssi_run *run, struct address_space *mapping, pgoff_t index, unsigned long max, gfp_t flags)
+{
+	if (!run->left && !run->none && !current->mempolicy && !cpuset_do_page_mem_spread()) {
+		unsigned int order = order_base_2(count_missing(mapping, index, min(max, 1UL << ORDER_MAX)));
+
+		for (; order && !run->left; order--) {
 			run->next = take(flags, order);
 			run->left = run->next ? 1U << order : 0;
+			run->none = !run->left;		/* there is little memory, or it is in small pieces */
 		}
-	run->none = !run->left;		/* nor will there be for the next page */
-	if (run->none)
+	}
+	if (!run->left)
 		return NULL;
 	run->left--;
 	return page_folio(run->next++);

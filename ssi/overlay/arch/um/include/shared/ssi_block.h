@@ -4,7 +4,9 @@
 #define __SSI_BLOCK_H
 
 #include <linux/gfp_types.h>
+#include <linux/types.h>
 
+struct address_space;
 struct folio;
 struct page;
 struct vm_area_struct;
@@ -21,14 +23,18 @@ struct ssi_run {
 struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address);
 /* How to charge a page for there, besides GFP_KERNEL. */
 gfp_t ssi_block_gfp(struct vm_area_struct *vma);
-/* A page, uncharged, that follows the last one of the run, of which so many more are wanted; NULL: it may be any. */
-struct folio *ssi_run_folio(struct ssi_run *run, gfp_t flags, unsigned long wanted);
+/*
+ * A page, uncharged, for there in a file, that follows the last one of the run; NULL: it may be any.  At most max are wanted
+ * from there on.
+ */
+struct folio *ssi_run_folio(struct ssi_run *run, struct address_space *mapping, pgoff_t index, unsigned long max, gfp_t flags);
 /* Gives back those that were not used. */
 void ssi_run_end(struct ssi_run *run);
 #else
 static inline struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address) { return NULL; }
 static inline gfp_t ssi_block_gfp(struct vm_area_struct *vma) { return 0; }
-static inline struct folio *ssi_run_folio(struct ssi_run *run, gfp_t flags, unsigned long wanted) { return NULL; }
+static inline struct folio *ssi_run_folio(struct ssi_run *run, struct address_space *mapping, pgoff_t index, unsigned long max,
+					  gfp_t flags) { return NULL; }
 static inline void ssi_run_end(struct ssi_run *run) { }
 #endif
 
