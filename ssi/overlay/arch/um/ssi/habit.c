@@ -5,8 +5,9 @@
  * A page fault takes a trap, a hand-over and an order to the stub, ten times as long as making its page.  And most come
  * again and again: a child of fork() faults on what the last child did, its parent on what it wrote after the last fork(),
  * and a program, started anew, on the same code and data.  So the first faults of each are noted, and the next one gets
- * all these pages at once, before it runs, as far as they are mapped by then; with the first fault on one of those
- * that are not, what has been mapped since.
+ * all these pages at once, before it runs, as far as they are mapped by then, and what is mapped later when memory
+ * to be written is, or with the first fault on it.  (A library is mapped as a whole first, and its data last.)  Pages of
+ * the stack are known by how far they are from where it began, as that is elsewhere in each process.
  *
  *	a child of fork()     follows what its siblings did		kept with the parent's mm
  *	a parent, after it    follows what it did itself		kept with its mm
@@ -31,12 +32,15 @@
 #define RELEARN		64	/* uses */
 #define PROGRAMS	64
 #define WRITTEN		1UL	/* beside a page's address */
+#define ON_STACK	2UL	/* likewise: it is relative to where the stack began */
+#define NUMBER_SHIFT	1	/* where neither is any more, the place in its habit */
+#define STACK_SPAN	(1UL << 20)	/* so much, on both sides */
 
 struct ssi_habit {
 	refcount_t references;
 	raw_spinlock_t lock;
 	unsigned int uses, count;
-	unsigned long fault[HABIT_MAX];		/* address of the page, WRITTEN */
+	unsigned long fault[HABIT_MAX];		/* address of the page, WRITTEN, ON_STACK */
 };
 
 static struct {
@@ -81,7 +85,7 @@ static void follow(struct ssi_habits *s, struct ssi_habit *h)
 	if (++h->uses % RELEARN == 0)
 		h->count = 0;
 	raw_spin_unlock_irqrestore(&h->lock, flags);
-	WRITE_ONCE(s->done, 0);
+	bitmap_zero(s->done, HABIT_MAX);
 	WRITE_ONCE(s->followed, h);
 	WRITE_ONCE(s->settled, false);
 }
@@ -163,26 +167,45 @@ static struct ssi_habit *habit_of_program(struct mm_struct *mm)
 
 /* --- what was faulted on --- */
 
+static unsigned long stack_base(const struct mm_struct *mm)
+{
+	return READ_ONCE(mm->start_stack) & PAGE_MASK;
+}
+
+/* What is remembered of a page. */
+static unsigned long to_fault(const struct mm_struct *mm, unsigned long page)
+{
+	unsigned long base = stack_base(mm);
+
+	return page - base + STACK_SPAN < 2 * STACK_SPAN ? (page - base) | ON_STACK : page;
+}
+
+/* The page, and WRITTEN. */
+static unsigned long from_fault(const struct mm_struct *mm, unsigned long fault)
+{
+	return fault & ON_STACK ? (fault & ~ON_STACK) + stack_base(mm) : fault;
+}
+
 void ssi_habit_note(struct ssi_habits *s, unsigned long address, bool write)
 {
 	struct ssi_habit *h = READ_ONCE(s->followed);
-	unsigned long page = address & PAGE_MASK, flags;
+	unsigned long fault = to_fault(current->mm, address & PAGE_MASK), flags;
 	unsigned int i;
 
 	if (!h)
 		return;
 	raw_spin_lock_irqsave(&h->lock, flags);
-	for (i = 0; i < h->count && (h->fault[i] & PAGE_MASK) != page; i++)
+	for (i = 0; i < h->count && (h->fault[i] & ~WRITTEN) != fault; i++)
 		;
 	if (i < h->count) {
 		h->fault[i] |= write ? WRITTEN : 0;
-		if (s->done != (h->count < HABIT_MAX ? BIT_ULL(h->count) - 1 : ~0ULL))
+		if (find_first_zero_bit(s->done, h->count) < h->count)
 			WRITE_ONCE(s->settled, false);
 	} else if (i < HABIT_MAX) {
-		h->fault[h->count++] = page | (write ? WRITTEN : 0);
+		h->fault[h->count++] = fault | (write ? WRITTEN : 0);
 	}
 	if (i < HABIT_MAX)
-		WRITE_ONCE(s->done, s->done | BIT_ULL(i));
+		set_bit(i, s->done);
 	raw_spin_unlock_irqrestore(&h->lock, flags);
 }
 
@@ -227,48 +250,47 @@ static int by_address(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Those that are not done yet. */
-static unsigned int collect(struct ssi_habit *h, u64 done, unsigned long *faults, u8 *numbers)
+/* Those that are not done yet, by address, with their places. */
+static unsigned int collect(struct ssi_habits *s, const struct mm_struct *mm, unsigned long *faults)
 {
+	struct ssi_habit *h = READ_ONCE(s->followed);
 	unsigned int i, n = 0;
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&h->lock, flags);
-	for (i = 0; i < h->count; i++)
-		if (!(done & BIT_ULL(i))) {
-			numbers[n] = i;
-			faults[n++] = h->fault[i];
-		}
+	for_each_clear_bit(i, s->done, h->count)
+		faults[n++] = from_fault(mm, h->fault[i]) | i << NUMBER_SHIFT;
 	raw_spin_unlock_irqrestore(&h->lock, flags);
+	sort(faults, n, sizeof(*faults), by_address, NULL);
 	return n;
 }
 
 static void give(struct ssi_habits *s, struct mm_struct *mm, struct ssi_pages *pages)
 {
 	unsigned long faults[HABIT_MAX];
-	u8 numbers[HABIT_MAX];
-	unsigned int i, n = collect(READ_ONCE(s->followed), READ_ONCE(s->done), faults, numbers);
+	unsigned int i, n = collect(s, mm, faults);
 
+	BUILD_BUG_ON(HABIT_MAX << NUMBER_SHIFT > PAGE_SIZE);
 	if (!n || mmap_read_lock_killable(mm))
 		return;
 	for (i = 0; i < n; i++) {
 		struct vm_area_struct *vma = vma_lookup(mm, faults[i] & PAGE_MASK);
 
-		if (!vma)
+		if (!vma || !may_be_given(vma, faults[i]))
 			continue;
-		WRITE_ONCE(s->done, s->done | BIT_ULL(numbers[i]));
-		if (may_be_given(vma, faults[i]) && make_there(mm, faults[i]))
+		set_bit((faults[i] & ~PAGE_MASK) >> NUMBER_SHIFT, s->done);
+		if (make_there(mm, faults[i]))
 			pages->address[pages->count++] = faults[i] & PAGE_MASK;
 	}
 	mmap_read_unlock(mm);
-	sort(pages->address, pages->count, sizeof(pages->address[0]), by_address, NULL);
 }
 
 void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages)
 {
 	pages->count = 0;
-	if (READ_ONCE(s->settled))
+	if (READ_ONCE(s->settled) && s->data_vm == current->mm->data_vm)
 		return;
+	s->data_vm = current->mm->data_vm;
 	WRITE_ONCE(s->settled, true);
 	if (!READ_ONCE(s->followed) && !s->origin) {
 		s->origin = habit_of_program(current->mm);

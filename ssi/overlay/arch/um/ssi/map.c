@@ -25,6 +25,7 @@
 #include <ssi.h>
 #include "ssi_internal.h"
 
+#define EXCHANGE_PAGES	16UL
 #define MORE_PAGES	448UL	/* with the window, as many as one page table holds */
 
 /* Does the host hold what that access needs? */
@@ -142,6 +143,29 @@ static void give(struct ssi_service *s, struct mm_struct *mm, unsigned long star
 	give_run(s, &run);
 }
 
+/*
+ * A few pages are given anew at once, as they are now, instead of being taken away: relocations made read-only, a page
+ * copied before it was written to.  But not those whose use is to be seen (they are old), nor what is not there any more.
+ */
+static void exchange(struct ssi_service *s, struct mm_struct *mm, const struct ssi_range *r)
+{
+	unsigned long at = r->start & PAGE_MASK, end = min(r->end, (unsigned long)TASK_SIZE);
+	struct run run = {};
+	pte_t *pte = NULL;
+
+	if (end - at > EXCHANGE_PAGES * PAGE_SIZE)
+		return;
+	while (at < end) {
+		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
+		if (!pte)
+			continue;
+		if (ssi_rights_of(READ_ONCE(*pte)))
+			give_page(s, &run, pte, at, false, true);
+		at += PAGE_SIZE;
+	}
+	give_run(s, &run);
+}
+
 /* Can the fault at address be seen to here?  *lost: the page has been given before. */
 static bool can_give(struct mm_struct *mm, unsigned long address, bool *lost)
 {
@@ -169,9 +193,11 @@ bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot 
 		return true;
 	if (ssi_service_begin(&service, slot, ssi_host_cpu(raw_smp_processor_id())))
 		return false;
-	for (i = 0; i < n->pending_count; i++)
+	may = can_give(mm, fault->address, &lost);	/* before exchange() gives it */
+	for (i = 0; i < n->pending_count; i++) {
+		exchange(&service, mm, &n->pending[i]);
 		take(&service, mm, &n->pending[i]);
-	may = can_give(mm, fault->address, &lost);
+	}
 	if (may && fault->address)
 		give(&service, mm, start, end, lost);
 	for (i = 0; i < fault->also->count; i++)

@@ -310,7 +310,7 @@ struct ssi_mm_node {
 };
 
 /* --- habit.c: what an mm faults on, and what is known of that --- */
-#define HABIT_MAX 64
+#define HABIT_MAX 128
 
 struct ssi_habit;
 
@@ -319,8 +319,9 @@ struct ssi_habits {
 	struct ssi_habit *origin;	/* its program's, or its siblings' if it was forked; until it ends, as the next two */
 	struct ssi_habit *children, *after;	/* its children's, and its own after a fork */
 	struct ssi_habit *followed;	/* one of these, not a reference */
-	__u64 done;			/* bits of its pages that are there, or cannot be */
-	bool settled;			/* there is nothing to give at the moment */
+	DECLARE_BITMAP(done, HABIT_MAX);	/* those of its pages that are there, or could not be made */
+	unsigned long data_vm;		/* that of the mm when it was last given something */
+	bool settled;			/* there was nothing more to give then */
 };
 
 struct ssi_pages {
