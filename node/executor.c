@@ -39,6 +39,7 @@
 #define PF_PRESENT 1u		/* x86 page-fault error code */
 #define PF_WRITE 2u
 #define LOOK_NS 100000		/* for the next RUN: many system calls of the kernel */
+#define BEGIN_NS 200000
 #define NO_SYSCALL (~0ull)
 #define UNRESPONSIVE_TRIES 10	/* looks, half a second apart */
 
@@ -297,6 +298,16 @@ static int map_until(struct run *r, unsigned end)
 	return mm_apply(r->executor->machine, r->mm, r->executor->cpu, maps + first, end - first, r->message->map_epoch);
 }
 
+/*
+ * Both it and we have one CPU, and who maps goes first there.  A thread that can run already begins before the rest is
+ * mapped, which takes longer than all else that is done for it here; it may fault on something of that.
+ */
+static void let_it_begin(const struct run *r)
+{
+	if (r->mapped < r->message->map_count && __atomic_load_n(&r->slot.orders->go, __ATOMIC_ACQUIRE) == r->go)
+		slot_wait(r->slot, r->go, now_ns() + BEGIN_NS);
+}
+
 /* A thread that runs on meanwhile may fault on what is just being mapped. */
 static void map_rest(struct run *r)
 {
@@ -468,6 +479,7 @@ static int execute(struct run *r)
 
 	if (ret)
 		return ret;
+	let_it_begin(r);
 	map_rest(r);
 	for (;;) {
 		ret = wait_parked(r);
