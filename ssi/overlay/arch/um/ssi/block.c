@@ -39,11 +39,14 @@
 #define FREE_SHARE	16UL		/* of a node's memory that stays free of blocks */
 #define ORDER_MAX	8U		/* of what is taken for many pages */
 
-/* So many pages; NULL: there are none that are free and follow each other.  Nobody waits for them. */
+/*
+ * So many pages; NULL: there are none that are free and follow each other.  Nobody waits for them, and nobody is woken to
+ * make some: that would push out of memory what is in use, or move it about.
+ */
 static struct page *take(gfp_t flags, unsigned int order)
 {
 	flags |= __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN;
-	struct page *page = alloc_pages(flags & ~__GFP_DIRECT_RECLAIM, order);
+	struct page *page = alloc_pages(flags & ~__GFP_RECLAIM, order);
 
 	if (page)
 		split_page(page, order);
@@ -137,13 +140,16 @@ static unsigned long count_missing(struct address_space *mapping, pgoff_t index,
 
 struct folio *ssi_run_folio(struct ssi_run *run, struct address_space *mapping, pgoff_t index, unsigned long max, gfp_t flags)
 {
-	if (!run->left && !run->none && !current->mempolicy && !cpuset_do_page_mem_spread()) {
-		unsigned int order = order_base_2(count_missing(mapping, index, min(max, 1UL << ORDER_MAX)));
+	if (!run->left && run->order && !current->mempolicy && !cpuset_do_page_mem_spread()) {
+		unsigned long missing = count_missing(mapping, index, min(max, 1UL << run->order));
+		unsigned int order = min((unsigned int)ilog2(missing + missing / 4), run->order);
 
 		for (; order && !run->left; order--) {
 			run->next = take(flags, order);
-			run->left = run->next ? 1U << order : 0;
-			run->none = !run->left;		/* there is little memory, or it is in small pieces */
+			if (run->next)
+				run->left = 1U << order;
+			else
+				run->order = order - 1;		/* nor will there be for the next ones */
 		}
 	}
 	if (!run->left)

@@ -34,6 +34,7 @@
 #define WRITTEN		1UL	/* beside a page's address */
 #define ON_STACK	2UL	/* likewise: it is relative to where the stack began */
 #define NUMBER_SHIFT	1	/* where neither is any more, the place in its habit */
+#define VAIN_MAX	16
 #define STACK_SPAN	(1UL << 20)	/* so much, on both sides */
 
 struct ssi_habit {
@@ -86,6 +87,7 @@ static void follow(struct ssi_habits *s, struct ssi_habit *h)
 		h->count = 0;
 	raw_spin_unlock_irqrestore(&h->lock, flags);
 	bitmap_zero(s->done, HABIT_MAX);
+	s->vain = 0;
 	WRITE_ONCE(s->followed, h);
 	WRITE_ONCE(s->settled, false);
 }
@@ -285,18 +287,28 @@ static void give(struct ssi_habits *s, struct mm_struct *mm, struct ssi_pages *p
 	mmap_read_unlock(mm);
 }
 
+/* More memory to be written is mapped than before, and that has not been looked at in vain too often. */
+static bool has_grown(struct ssi_habits *s, const struct mm_struct *mm)
+{
+	unsigned long before = s->data_vm;
+
+	s->data_vm = mm->data_vm;
+	return s->data_vm > before && s->vain < VAIN_MAX;
+}
+
 void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages)
 {
 	pages->count = 0;
-	if (READ_ONCE(s->settled) && s->data_vm == current->mm->data_vm)
+	if (READ_ONCE(s->settled) && !has_grown(s, current->mm))
 		return;
-	s->data_vm = current->mm->data_vm;
 	WRITE_ONCE(s->settled, true);
 	if (!READ_ONCE(s->followed) && !s->origin) {
 		s->origin = habit_of_program(current->mm);
 		follow(s, s->origin);
 		WRITE_ONCE(s->settled, true);
 	}
-	if (READ_ONCE(s->followed) && !ssi_cpu_node(raw_smp_processor_id()))
+	if (READ_ONCE(s->followed) && !ssi_cpu_node(raw_smp_processor_id())) {
 		give(s, current->mm, pages);
+		s->vain = pages->count ? 0 : s->vain + 1;
+	}
 }

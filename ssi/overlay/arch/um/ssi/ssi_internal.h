@@ -320,7 +320,8 @@ struct ssi_habits {
 	struct ssi_habit *children, *after;	/* its children's, and its own after a fork */
 	struct ssi_habit *followed;	/* one of these, not a reference */
 	DECLARE_BITMAP(done, HABIT_MAX);	/* those of its pages that are there, or could not be made */
-	unsigned long data_vm;		/* that of the mm when it was last given something */
+	unsigned long data_vm;		/* that of the mm when it was last looked at */
+	unsigned int vain;		/* times since there was something to give */
 	bool settled;			/* there was nothing more to give then */
 };
 

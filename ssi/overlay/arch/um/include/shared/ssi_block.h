@@ -11,12 +11,14 @@ struct folio;
 struct page;
 struct vm_area_struct;
 
-/* What is left of pages that follow each other, to be filled from a file; all 0 before the first of them. */
+/* What is left of pages that follow each other, to be filled from a file. */
 struct ssi_run {
 	struct page *next;
 	unsigned int left;
-	bool none;
+	unsigned int order;	/* of the most that there may be at a time */
 };
+
+#define SSI_RUN_ORDER 8
 
 #ifdef CONFIG_UML_SSI
 /* A page for there, zeroed, that follows the last one in physical memory; NULL: it may be any. */
