@@ -52,6 +52,25 @@ streams() {
 	same "exit status" $? 127
 }
 
+# The machine asks the host at most once a second who may search a directory.
+searches() {
+	local dir=$home/dir machine
+
+	mkdir -p "$dir/inner"
+	chown -R nobody "$dir"
+	mkfifo "$WORK/in"
+	machine sh -c "stat -c %F $dir/inner && read -r _ && sleep 1.5 && stat $dir/inner" <"$WORK/in" >"$WORK/out" 2>"$WORK/err" &
+	machine=$!
+	exec 9>"$WORK/in"
+	wait_for 240 grep -q '^directory$' "$WORK/out" || fatal "the directory is not there: $(cat "$WORK/err")"
+	chmod 0 "$dir"
+	echo >&9
+	exec 9>&-
+	wait $machine
+	same "exit status" $? 1
+	contains "stderr" "$(cat "$WORK/err")" 'Permission denied'
+}
+
 guest() {
 	local status
 
@@ -73,6 +92,7 @@ ends() {
 
 check "a machine boots" boots
 check "streams and exit statuses" streams
+check "a directory that is closed on the host" searches
 guest
 check "status and stop" ends
 check "nothing is left" nothing_left
