@@ -201,13 +201,12 @@ void ssi_habit_note(struct ssi_habits *s, unsigned long address, bool write)
 		;
 	if (i < h->count) {
 		h->fault[i] |= write ? WRITTEN : 0;
-		if (find_first_zero_bit(s->done, h->count) < h->count)
+		if (!test_and_set_bit(i, s->done) && find_first_zero_bit(s->done, h->count) < h->count)
 			WRITE_ONCE(s->settled, false);
 	} else if (i < HABIT_MAX) {
 		h->fault[h->count++] = fault | (write ? WRITTEN : 0);
-	}
-	if (i < HABIT_MAX)
 		set_bit(i, s->done);
+	}
 	raw_spin_unlock_irqrestore(&h->lock, flags);
 }
 
@@ -285,6 +284,7 @@ static void give(struct ssi_habits *s, struct mm_struct *mm, struct ssi_pages *p
 			pages->address[pages->count++] = faults[i] & PAGE_MASK;
 	}
 	mmap_read_unlock(mm);
+	s->vain = pages->count ? 0 : s->vain + 1;
 }
 
 /* More memory to be written is mapped than before, and that has not been looked at in vain too often. */
@@ -298,8 +298,10 @@ static bool has_grown(struct ssi_habits *s, const struct mm_struct *mm)
 
 void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages)
 {
+	bool grown = has_grown(s, current->mm);
+
 	pages->count = 0;
-	if (READ_ONCE(s->settled) && !has_grown(s, current->mm))
+	if (READ_ONCE(s->settled) && !grown)
 		return;
 	WRITE_ONCE(s->settled, true);
 	if (!READ_ONCE(s->followed) && !s->origin) {
@@ -307,8 +309,6 @@ void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages)
 		follow(s, s->origin);
 		WRITE_ONCE(s->settled, true);
 	}
-	if (READ_ONCE(s->followed) && !ssi_cpu_node(raw_smp_processor_id())) {
+	if (READ_ONCE(s->followed) && !ssi_cpu_node(raw_smp_processor_id()))
 		give(s, current->mm, pages);
-		s->vain = pages->count ? 0 : s->vain + 1;
-	}
 }
