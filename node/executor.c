@@ -39,7 +39,7 @@
 #define PF_PRESENT 1u		/* x86 page-fault error code */
 #define PF_WRITE 2u
 #define LOOK_NS 100000		/* for the next RUN: many system calls of the kernel */
-#define BEGIN_NS 200000
+#define BEGIN_NS 200000		/* about what mapping the rest takes, twice */
 #define NO_SYSCALL (~0ull)
 #define UNRESPONSIVE_TRIES 10	/* looks, half a second apart */
 
@@ -300,7 +300,8 @@ static int map_until(struct run *r, unsigned end)
 
 /*
  * Both it and we have one CPU, and who maps goes first there.  A thread that can run already begins before the rest is
- * mapped, which takes longer than all else that is done for it here; it may fault on something of that.
+ * mapped, which takes longer than all else that is done for it here; it may fault on something of that.  Whatever
+ * ends this wait, wait_parked() sees it again.
  */
 static void let_it_begin(const struct run *r)
 {

@@ -17,7 +17,8 @@
  *
  * One thread of a process at a time takes a block; others go without meanwhile.
  *
- * What is read ahead of a file gets such pages as well (ssi_run_folio()); these are no more than would be read anyway.
+ * What is read ahead of a file gets such pages as well (ssi_run_folio()), no more than would be read anyway;
+ * up to a quarter of a block may be given back unused.
  */
 #include <linux/cpuset.h>
 #include <linux/highmem.h>
@@ -37,7 +38,7 @@
 #define LARGE_MAX	512UL		/* likewise, of large ones: as many as one page table holds */
 #define LARGE_SHARE	256UL
 #define FREE_SHARE	16UL		/* of a node's memory that stays free of blocks */
-#define ORDER_MAX	8U		/* of what is taken for many pages */
+#define ORDER_MAX	SSI_RUN_ORDER	/* of what is taken for many pages */
 
 /*
  * So many pages; NULL: there are none that are free and follow each other.  Nobody waits for them, and nobody is woken to

@@ -34,7 +34,7 @@
 #define WRITTEN		1UL	/* beside a page's address */
 #define ON_STACK	2UL	/* likewise: it is relative to where the stack began */
 #define NUMBER_SHIFT	1	/* where neither is any more, the place in its habit */
-#define VAIN_MAX	16
+#define VAIN_MAX	16	/* looks in a row that found nothing to give */
 #define STACK_SPAN	(1UL << 20)	/* so much, on both sides */
 
 struct ssi_habit {

@@ -25,7 +25,7 @@
 #include <ssi.h>
 #include "ssi_internal.h"
 
-#define EXCHANGE_PAGES	16UL
+#define EXCHANGE_PAGES	16UL	/* of a range that is taken away; of a larger one most is not used soon */
 #define MORE_PAGES	448UL	/* with the window, as many as one page table holds */
 
 /* Does the host hold what that access needs? */

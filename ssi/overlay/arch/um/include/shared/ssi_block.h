@@ -18,7 +18,7 @@ struct ssi_run {
 	unsigned int order;	/* of the most that there may be at a time */
 };
 
-#define SSI_RUN_ORDER 8
+#define SSI_RUN_ORDER 8U		/* what follows each other is sought for so many pages at a time, at most */
 
 #ifdef CONFIG_UML_SSI
 /* A page for there, zeroed, that follows the last one in physical memory; NULL: it may be any. */
