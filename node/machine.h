@@ -52,7 +52,8 @@ struct mm {
 	pid_t tid[STUB_SLOTS_MAX];	/* of the CPU threads */
 	pthread_mutex_t lock;		/* map, slot 0, and mapping system calls of the stub */
 	struct mm_node *map;		/* address -> frame and rights, as far as pangead has mapped it */
-	uint32_t kernel_maps;		/* orders.kernel_maps when that was looked at last */
+	uint32_t kernel_maps, kernel_takes;	/* those of orders when they were looked at last */
+	bool forgot;			/* the stub may show what is not in map */
 	uint64_t revoked;		/* newest REVOKE */
 	struct stub_fresh *fresh;	/* a slot each */
 	struct fp_image {		/* vector state as last exchanged, per slot; its executor's */

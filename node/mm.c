@@ -72,45 +72,78 @@ static bool table_is_empty(const struct mm_node *node)
 	return true;
 }
 
-/* Clear [first, last], vpns relative to the node's own range, and free what is empty then. */
-static void table_clear(struct mm_node **where, unsigned level, uint64_t first, uint64_t last)
+/* Clear [first, last], vpns relative to the node's own range, and free what is empty then.  Was there anything? */
+static bool table_clear(struct mm_node **where, unsigned level, uint64_t first, uint64_t last)
 {
 	struct mm_node *node = *where;
 	uint64_t span = 1ull << (level * LEVEL_BITS);
+	bool found = false;
 
 	if (!node)
-		return;
+		return false;
 	for (uint64_t i = first / span; i <= last / span; i++) {
 		uint64_t base = i * span;
 		uint64_t from = first > base ? first - base : 0;
 		uint64_t to = last < base + span - 1 ? last - base : span - 1;
 
-		if (level)
-			table_clear(&node->slot[i].child, level - 1, from, to);
-		else
+		if (level) {
+			found |= table_clear(&node->slot[i].child, level - 1, from, to);
+		} else {
+			found |= node->slot[i].entry != 0;
 			node->slot[i].entry = 0;
+		}
 	}
 	if (table_is_empty(node)) {
 		free(node);
 		*where = NULL;
 	}
+	return found;
 }
 
-static void table_clear_range(struct mm *mm, uint64_t start, uint64_t end)
+static bool table_clear_range(struct mm *mm, uint64_t start, uint64_t end)
 {
-	if (start < end)
-		table_clear(&mm->map, LEVELS - 1, start / NODE_PAGE_SIZE, end / NODE_PAGE_SIZE - 1);
+	return start < end && table_clear(&mm->map, LEVELS - 1, start / NODE_PAGE_SIZE, end / NODE_PAGE_SIZE - 1);
+}
+
+/* The stub may have mappings that are not in the table. */
+static void forget_all(struct mm *mm)
+{
+	mm->forgot = true;
+	table_clear_range(mm, 0, STUB_USER_END);
+}
+
+/* What the kernel has unmapped since the last time; false: so much that it is not known any more. */
+static bool forget_taken(struct mm *mm, const struct stub_orders *o, uint32_t now)
+{
+	struct { uint64_t start, end; } taken[STUB_TAKEN_MAX];
+	uint32_t first = mm->kernel_takes, count = now - first, i;
+
+	if (count > STUB_TAKEN_MAX)
+		return false;
+	for (i = 0; i < count; i++) {
+		taken[i].start = __atomic_load_n(&o->taken[(first + i) % STUB_TAKEN_MAX].start, __ATOMIC_RELAXED);
+		taken[i].end = __atomic_load_n(&o->taken[(first + i) % STUB_TAKEN_MAX].end, __ATOMIC_RELAXED);
+	}
+	/* those were not replaced meanwhile; the next one may be, before it is counted */
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (count && __atomic_load_n(&o->kernel_takes, __ATOMIC_RELAXED) - first >= STUB_TAKEN_MAX)
+		return false;
+	for (i = 0; i < count; i++)
+		table_clear_range(mm, taken[i].start, taken[i].end);
+	return true;
 }
 
 /* The kernel has mapped and unmapped in its own way: what we know is out of date.  mm.lock held. */
 static void forget_if_old(struct mm *mm)
 {
-	uint32_t now = __atomic_load_n(&stub_orders_of(mm->area, 0)->kernel_maps, __ATOMIC_ACQUIRE);
+	const struct stub_orders *o = stub_orders_of(mm->area, 0);
+	uint32_t maps = __atomic_load_n(&o->kernel_maps, __ATOMIC_ACQUIRE);
+	uint32_t takes = __atomic_load_n(&o->kernel_takes, __ATOMIC_ACQUIRE);
 
-	if (now == mm->kernel_maps)
-		return;
-	mm->kernel_maps = now;
-	table_clear_range(mm, 0, STUB_USER_END);
+	if (maps != mm->kernel_maps || !forget_taken(mm, o, takes))
+		forget_all(mm);
+	mm->kernel_maps = maps;
+	mm->kernel_takes = takes;
 }
 
 struct mapping mm_lookup(struct mm *mm, uint64_t address)
@@ -320,7 +353,8 @@ static int add_removal(struct batch *b, const struct wire_map *map)
 {
 	uint64_t length = map_length(map);
 
-	table_clear_range(b->mm, map->addr, map->addr + length);
+	if (!table_clear_range(b->mm, map->addr, map->addr + length) && !b->mm->forgot)
+		return 0;
 	return batch_add(b, STUB_OP_UNMAP, map, length);
 }
 
@@ -408,7 +442,7 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 	disown_service(mm);
 	if (!ret)
 		return 0;
-	table_clear_range(mm, 0, STUB_USER_END);	/* who knows what is there */
+	forget_all(mm);
 	log_line(LOG_WARNING, "mm %llu: mapping failed: %s", (unsigned long long)mm->id, strerror(-ret));
 	return ret;
 }
@@ -439,7 +473,9 @@ int mm_unmap_all(struct machine *m, struct mm *mm)
 
 	pthread_mutex_lock(&mm->lock);
 	own_service(mm);
+	forget_if_old(mm);
 	ret = drop_all(&b);
+	mm->forgot = ret != 0;
 	disown_service(mm);
 	pthread_mutex_unlock(&mm->lock);
 	return ret;

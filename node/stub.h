@@ -29,7 +29,8 @@
  * the report what a signal would have, and park in the same way.
  *
  * Who gives orders owns the slot meanwhile (orders.owner).  What the kernel has mapped pangead does not know, so
- * orders.kernel_maps tells it to forget what it believes to be mapped.
+ * orders.kernel_maps tells it to forget what it believes to be mapped; orders.kernel_takes, that the kernel has unmapped
+ * something, which stands in orders.taken before it is counted, and before it is unmapped.
  */
 #ifndef PANGEA_STUB_H
 #define PANGEA_STUB_H
@@ -49,6 +50,7 @@
 #define STUB_GATE_STACK		0x7800			/* to STUB_REPORT_SIZE */
 
 #define STUB_OPS_MAX		64
+#define STUB_TAKEN_MAX		16
 
 /* Descriptors that the stub program is started with. */
 #define STUB_FD_SOCKET		0	/* sends its userfaultfd here, once; then the service thread's answers */
@@ -103,10 +105,12 @@ struct stub_orders {
 	uint32_t placed;		/* 1 + the host's CPU on which the kernel has put it; 0: pangead's choice */
 	/* slot 0 */
 	uint32_t owner;			/* STUB_OWNER_...; who changes it from NONE */
-	uint32_t kernel_maps;		/* times that the kernel was */
+	uint32_t kernel_maps;		/* times that the kernel was, and has mapped */
 	uint64_t mm;			/* for which the kernel has taken the stub; 0: it has not */
 	uint32_t other_time;		/* its tasks are in a time namespace: the clock page is not for them */
-	uint8_t rest[4096 - 68 - STUB_OPS_MAX * sizeof(struct stub_op)];
+	uint32_t kernel_takes;		/* ranges that it has unmapped without mapping, the newest in taken[]; wraps around */
+	struct { uint64_t start, end; } taken[STUB_TAKEN_MAX];
+	uint8_t rest[4096 - 72 - STUB_OPS_MAX * sizeof(struct stub_op) - STUB_TAKEN_MAX * 16];
 };
 
 struct stub_report {

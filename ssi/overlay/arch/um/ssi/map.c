@@ -7,6 +7,8 @@
  * just now, and the host holds the frames.  Then the stub's service thread is told directly (service_user.c), which is
  * several times faster.  Whatever else there is goes the long way (mm.c).
  *
+ * Taking away goes without the daemon as well, also while other nodes use the mm.
+ *
  * What the stub shows already is not mapped again, and not unmapped with what surrounds it: an entry that the stub
  * has been given as it is has no _PAGE_NEEDSYNC, which set_pte() and pte_clear() set.  That it is clear is a hint
  * only, as a REVOKE or the host may have taken the mapping away: the page that was faulted on is given anyway.
@@ -182,6 +184,21 @@ static bool can_give(struct mm_struct *mm, unsigned long address, bool *lost)
 	return !prot || held(pte_pfn(entry), prot);
 }
 
+bool ssi_unmap(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot)
+{
+	struct ssi_service service;
+	unsigned int i;
+
+	if (ssi_service_begin(&service, slot, ssi_host_cpu(raw_smp_processor_id()), false))
+		return false;
+	for (i = 0; i < n->pending_count; i++)
+		take(&service, mm, &n->pending[i]);
+	if (ssi_service_end(&service))
+		return false;
+	n->pending_count = 0;
+	return true;
+}
+
 bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, const struct ssi_fault *fault,
 	     unsigned long start, unsigned long end)
 {
@@ -191,7 +208,7 @@ bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot 
 
 	if (!n->pending_count && !fault->address && !fault->also->count)
 		return true;
-	if (ssi_service_begin(&service, slot, ssi_host_cpu(raw_smp_processor_id())))
+	if (ssi_service_begin(&service, slot, ssi_host_cpu(raw_smp_processor_id()), true))
 		return false;
 	may = can_give(mm, fault->address, &lost);	/* before exchange() gives it */
 	for (i = 0; i < n->pending_count; i++) {

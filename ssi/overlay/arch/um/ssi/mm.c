@@ -8,7 +8,8 @@
  *
  * Where nothing of the mm runs on a node, "at once" costs nothing: the range is remembered and removed by
  * the next RUN there, before its user code.  That is sound only if no other CPU of that node can start
- * the mm first; so with several CPUs on a node and several users of the mm, it is removed by a REVOKE.
+ * the mm first; so with several CPUs on a node and several users of the mm, it is removed by a REVOKE, or, on the
+ * kernel host, by the kernel itself (map.c).  All nodes that need a REVOKE get it at once.
  *
  * Races, and what excludes them:
  *   - an entry is read for a RUN while it is being taken away.  The reader holds ssi_mm.lock and counts
@@ -99,12 +100,73 @@ static bool may_wait(struct mm_struct *mm, const struct ssi_mm_node *n, unsigned
 	return !n->running && (ssi_boot.nodes[node].cpu_count == 1 || atomic_read(&mm->mm_users) <= 1);
 }
 
+/* What was pending while nothing of the mm ran there cannot wait any longer. */
+static void revoke_pending(struct ssi_mm *sm, unsigned int node)
+{
+	struct ssi_mm_node *n = &sm->node[node];
+
+	while (n->pending_count) {
+		struct ssi_range *r = &n->pending[--n->pending_count];
+
+		ssi_node_revoke_begin(BIT(node), sm->id, r->start & PAGE_MASK, r->end);
+		ssi_node_revoke_end(BIT(node));
+	}
+}
+
+/* Nothing of the mm runs on the kernel host, but for the caller's CPU that is about to. */
+static bool unmap_here(struct ssi_mm *sm, struct mm_struct *mm)
+{
+	struct ssi_slot slot;
+
+	return ssi_local_slot(&slot, sm) && ssi_unmap(&sm->node[0], mm, &slot);
+}
+
+/* What is pending on the kernel host while others are waited for, as that takes no longer. */
+static void settle_meanwhile(struct ssi_mm *sm, struct mm_struct *mm)
+{
+	struct ssi_mm_node *here = &sm->node[0];
+
+	if (!raw_spin_trylock(&sm->lock))
+		return;
+	if (here->pending_count && !here->running)
+		unmap_here(sm, mm);
+	raw_spin_unlock(&sm->lock);
+}
+
+/* What another CPU may not find pending there. */
+static void settle(struct ssi_mm *sm, struct mm_struct *mm)
+{
+	struct ssi_mm_node *here = &sm->node[0];
+
+	raw_spin_lock(&sm->lock);
+	if (here->pending_count && !here->running && !may_wait(mm, here, 0) && !unmap_here(sm, mm))
+		revoke_pending(sm, 0);
+	raw_spin_unlock(&sm->lock);
+}
+
+/* Where nothing of the mm runs it is pending; on the kernel host also where that may not be for long.  The other nodes. */
+static unsigned long take_from(struct ssi_mm *sm, struct mm_struct *mm, unsigned long start, unsigned long end)
+{
+	unsigned long nodes = 0;
+	unsigned int node;
+
+	for (node = 0; node < ssi_boot.node_count; node++) {
+		struct ssi_mm_node *n = &sm->node[node];
+
+		raw_spin_lock(&sm->lock);
+		if (n->present && (may_wait(mm, n, node) || (!node && !n->running)))
+			add_pending(n, start, end);
+		else if (n->present)
+			nodes |= BIT(node);
+		raw_spin_unlock(&sm->lock);
+	}
+	return nodes;
+}
+
 void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 {
 	struct ssi_mm *sm = mm->context.ssi;
-	unsigned int node;
-	unsigned long flags;
-	bool now;
+	unsigned long flags, nodes;
 
 	if (!sm || start >= TASK_SIZE)
 		return;
@@ -114,17 +176,15 @@ void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 		return;
 	}
 	end = min(PAGE_ALIGN(end), (unsigned long)TASK_SIZE);
-	for (node = 0; node < ssi_boot.node_count; node++) {
-		struct ssi_mm_node *n = &sm->node[node];
-
-		raw_spin_lock_irqsave(&sm->lock, flags);
-		now = n->present && !may_wait(mm, n, node);
-		if (n->present && !now)
-			add_pending(n, start, end);
-		raw_spin_unlock_irqrestore(&sm->lock, flags);
-		if (now)
-			ssi_node_revoke(node, sm->id, start & PAGE_MASK, end);
+	local_irq_save(flags);
+	nodes = take_from(sm, mm, start, end);
+	if (nodes) {
+		ssi_node_revoke_begin(nodes, sm->id, start & PAGE_MASK, end);
+		settle_meanwhile(sm, mm);
+		ssi_node_revoke_end(nodes);
 	}
+	settle(sm, mm);
+	local_irq_restore(flags);
 }
 
 /* --- giving --- */
@@ -282,18 +342,6 @@ static unsigned int give_warm(struct mm_struct *mm, unsigned int node, const str
 	return count;
 }
 
-/* What was pending while one task used the mm cannot wait for one RUN when another may overtake it. */
-static void revoke_pending(struct ssi_mm *sm, unsigned int node)
-{
-	struct ssi_mm_node *n = &sm->node[node];
-
-	while (n->pending_count) {
-		struct ssi_range *r = &n->pending[--n->pending_count];
-
-		ssi_node_revoke(node, sm->id, r->start & PAGE_MASK, r->end);
-	}
-}
-
 static unsigned int take_pending(struct ssi_mm_node *n, struct wire_map *maps)
 {
 	unsigned int i, count = n->pending_count;
@@ -349,7 +397,7 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 
 	BUILD_BUG_ON(SSI_PENDING_MAX + 3 * AROUND_PAGES + 2 + SSI_HOT_MAX > WIRE_MAPS_MAX);
 	raw_spin_lock_irqsave(&sm->lock, flags);
-	if (!may_wait(current->mm, n, node))
+	if (!may_wait(current->mm, n, node))	/* another RUN might overtake this one */
 		revoke_pending(sm, node);
 	alone = !node && is_alone(sm);
 	if (alone && !n->present)
@@ -360,6 +408,8 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 	smp_mb();	/* counted as running before the entries are read; pairs with the lock in ssi_revoke() */
 	if (alone && !given)
 		given = map_here(sm, fault);
+	else if (!node && n->running == 1 && n->pending_count && !fault->address)
+		unmap_here(sm, current->mm);
 	count = take_pending(n, maps);
 	if (hot)
 		count = give_hot(current->mm, node, hot, maps, count);

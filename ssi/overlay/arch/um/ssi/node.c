@@ -44,22 +44,33 @@ static void send_to(unsigned int node, const struct wire_hdr *msg)
 		lost(node, "it has closed the channel");
 }
 
+/* The node's lock is held until the answer is here: one request at a time. */
+static void ask(unsigned int node, struct wire_hdr *msg)
+{
+	msg->seq = ++ssi_nodes[node].seq;
+	send_to(node, msg);
+}
+
 /*
- * The node's lock is held: one request at a time.  Nothing else can be done until the answer is here, and who is awake
- * then need not be woken, which takes both sides about as long as the wire: so it is spun for.
+ * Nothing else can be done until the answer is here, and who is awake then need not be woken, which takes both sides about
+ * as long as the wire: so it is spun for.
  */
-static void request_locked(unsigned int node, struct wire_hdr *msg)
+static void await_answer(unsigned int node)
 {
 	struct wire_ack ack;
 	const char *why;
 
-	msg->seq = ++ssi_nodes[node].seq;
-	send_to(node, msg);
 	ssi_link_spin(ssi_boot.nodes[node].mm_fd, &ssi_nodes[node].spin);
 	if (ssi_link_receive(ssi_boot.nodes[node].mm_fd, WIRE_PURPOSE_MM, &ack, sizeof(ack), sizeof(ack), &why) < 0)
 		lost(node, why);
-	if (ack.hdr.type != WIRE_ACK || ack.hdr.seq != msg->seq)
+	if (ack.hdr.type != WIRE_ACK || ack.hdr.seq != ssi_nodes[node].seq)
 		lost(node, "it has answered what was not asked");
+}
+
+static void request_locked(unsigned int node, struct wire_hdr *msg)
+{
+	ask(node, msg);
+	await_answer(node);
 }
 
 static void request(unsigned int node, struct wire_hdr *msg)
@@ -106,14 +117,29 @@ void ssi_node_discard(unsigned int node, unsigned long pfn,
 	raw_spin_unlock_irqrestore(&n->lock, flags);
 }
 
-void ssi_node_revoke(unsigned int node, __u64 mm, unsigned long start, unsigned long end)
+/* Always in the order of the nodes' numbers: who has some of the locks never waits for one with a lower number. */
+void ssi_node_revoke_begin(unsigned long nodes, __u64 mm, unsigned long start, unsigned long end)
 {
 	struct wire_revoke msg = {
 		.hdr = { .length = sizeof(msg), .type = WIRE_REVOKE },
 		.mm = mm, .start = start, .end = end,
 	};
+	unsigned int node;
 
-	request(node, &msg.hdr);
+	for_each_set_bit(node, &nodes, SSI_NODES_MAX) {
+		raw_spin_lock(&ssi_nodes[node].lock);
+		ask(node, &msg.hdr);
+	}
+}
+
+void ssi_node_revoke_end(unsigned long nodes)
+{
+	unsigned int node;
+
+	for_each_set_bit(node, &nodes, SSI_NODES_MAX) {
+		await_answer(node);
+		raw_spin_unlock(&ssi_nodes[node].lock);
+	}
 }
 
 void ssi_node_stop_clock(unsigned int node, __u32 generation)

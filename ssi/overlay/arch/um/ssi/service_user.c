@@ -41,16 +41,32 @@ static void count_mapping(const struct ssi_service *s)
 	__atomic_store_n(count, *count + 1, __ATOMIC_SEQ_CST);
 }
 
-int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int host_cpu)
+static void count_maps(struct stub_orders *o)
+{
+	__atomic_store_n(&o->kernel_maps, o->kernel_maps + 1, __ATOMIC_RELEASE);
+}
+
+/* Before it is unmapped, so that pangead never believes in a mapping that is not there any more. */
+static void note_taken(struct stub_orders *o, unsigned long start, unsigned long end)
+{
+	uint32_t takes = o->kernel_takes;
+
+	__atomic_store_n(&o->taken[takes % STUB_TAKEN_MAX].start, start, __ATOMIC_RELAXED);
+	__atomic_store_n(&o->taken[takes % STUB_TAKEN_MAX].end, end, __ATOMIC_RELAXED);
+	__atomic_store_n(&o->kernel_takes, takes + 1, __ATOMIC_RELEASE);
+}
+
+int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int host_cpu, int gives)
 {
 	struct stub_orders *o;
 	uint32_t none = STUB_OWNER_NONE;
 
-	*s = (struct ssi_service){ .slot = *slot, .begun = os_nsecs() };
+	*s = (struct ssi_service){ .slot = *slot, .gives = gives, .begun = os_nsecs() };
 	o = orders_of(s);
 	if (!__atomic_compare_exchange_n(&o->owner, &none, STUB_OWNER_KERNEL, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return -EBUSY;
-	__atomic_store_n(&o->kernel_maps, o->kernel_maps + 1, __ATOMIC_RELEASE);
+	if (gives)
+		count_maps(o);
 	if (host_cpu >= 0 && o->placed != (uint32_t)host_cpu + 1) {
 		o->placed = host_cpu + 1;
 		ssi_pin_thread(o->tid, host_cpu);
@@ -62,6 +78,8 @@ int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int ho
 int ssi_service_end(struct ssi_service *s)
 {
 	ssi_service_flush(s);
+	if (s->error)
+		count_maps(orders_of(s));	/* who knows what is there */
 	count_mapping(s);
 	ssi_arena()->slot[s->slot.number].maps++;
 	ssi_arena()->slot[s->slot.number].map_ns += os_nsecs() - s->begun;
@@ -191,6 +209,8 @@ void ssi_service_unmap(struct ssi_service *s, unsigned long start, unsigned long
 {
 	make_room(s);
 	order_register(s);
+	if (!s->gives)
+		note_taken(orders_of(s), start, end);
 	order(s, STUB_OP_UNMAP, start, end - start, 0, 0);
 }
 

@@ -117,6 +117,7 @@ struct stub_report *ssi_slot_report(const struct ssi_slot *s);
  */
 struct ssi_service {
 	struct ssi_slot slot;		/* of the CPU that asks */
+	int gives;
 	long long begun;
 	int error;			/* the first: nothing was done after it */
 	unsigned int count;		/* operations to be carried out */
@@ -125,8 +126,8 @@ struct ssi_service {
 
 /* A stub in store for that mm, with a living thread for that slot: 1 + the number of its area; 0: there is none. */
 unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm);
-/* 0; -EBUSY: pangead uses it. */
-int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int host_cpu);
+/* gives: it is not for unmapping only.  0; -EBUSY: pangead uses it. */
+int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int host_cpu, int gives);
 /* Everything is done: 0; -ENOMEM: some of it, as the host refused a mapping; -ESRCH: the stub is gone. */
 int ssi_service_end(struct ssi_service *s);
 void ssi_service_flush(struct ssi_service *s);
@@ -279,7 +280,12 @@ extern struct ssi_node ssi_nodes[SSI_NODES_MAX];
 
 unsigned int ssi_cpu_node(unsigned int cpu);
 void ssi_node_watch(unsigned int node);
-void ssi_node_revoke(unsigned int node, __u64 mm, unsigned long start, unsigned long end);
+/*
+ * Take rights away on the nodes of a mask, on all of them at once: begin() says so to them, and end() waits until they have
+ * done it.  In between IRQs are disabled, as at both, and nothing may be waited for that another CPU does.
+ */
+void ssi_node_revoke_begin(unsigned long nodes, __u64 mm, unsigned long start, unsigned long end);
+void ssi_node_revoke_end(unsigned long nodes);
 void ssi_node_free_mm(unsigned int node, __u64 mm);
 void ssi_node_stop_clock(unsigned int node, __u32 generation);
 /*
@@ -410,6 +416,8 @@ pte_t *ssi_pte_table(struct mm_struct *mm, unsigned long address, unsigned long 
  */
 bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, const struct ssi_fault *fault,
 	     unsigned long start, unsigned long end);
+/* Do what is pending only, in any mm.  false: it is to be done by the daemon.  ssi_mm.lock held, IRQs disabled. */
+bool ssi_unmap(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot);
 
 #endif
 #endif
