@@ -418,8 +418,11 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 
 void ssi_userspace(struct uml_pt_regs *regs)
 {
-	struct trail trail = { .fault.address = REGS_IP(regs->gp) };
+	struct trail trail = {};
 
+	/* it begins, with nothing mapped, unless it shares the mm */
+	if (!ssi_is_given(REGS_IP(regs->gp)))
+		trail.fault.address = REGS_IP(regs->gp);
 	interrupt_end();
 	for (;;) {
 		ssi_habit_give(&current->mm->context.ssi->habits, &trail.also);

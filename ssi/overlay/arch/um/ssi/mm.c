@@ -531,18 +531,28 @@ static unsigned long give_pages(struct ssi_stream *s, u64 id, unsigned long page
 	return pages;
 }
 
-bool ssi_may_access(unsigned long address, bool write)
+static pte_t entry_of(unsigned long address)
 {
 	unsigned long flags;
-	u32 rights = 0;
-	pte_t *pte;
+	pte_t *pte, entry;
 
 	local_irq_save(flags);		/* page tables stay */
 	pte = address < TASK_SIZE ? next_entry(current->mm, NULL, address & PAGE_MASK) : NULL;
-	if (pte)
-		rights = ssi_rights_of(READ_ONCE(*pte));
+	entry = pte ? READ_ONCE(*pte) : __pte(0);
 	local_irq_restore(flags);
-	return rights & (write ? SSI_PROT_W : SSI_PROT_R);
+	return entry;
+}
+
+bool ssi_may_access(unsigned long address, bool write)
+{
+	return ssi_rights_of(entry_of(address)) & (write ? SSI_PROT_W : SSI_PROT_R);
+}
+
+bool ssi_is_given(unsigned long address)
+{
+	pte_t entry = entry_of(address);
+
+	return ssi_rights_of(entry) && !pte_needsync(entry);
 }
 
 unsigned long ssi_fault_ahead(struct ssi_stream *s, unsigned long address, bool write, unsigned long *give)

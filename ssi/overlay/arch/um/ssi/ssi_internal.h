@@ -398,6 +398,8 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
  * as who makes an entry old need not flush it: then a frame fault is a page fault as well.
  */
 bool ssi_may_access(unsigned long address, bool write);
+/* Does a stub of the kernel host show that page of the current task, as far as the kernel knows? */
+bool ssi_is_given(unsigned long address);
 void ssi_mm_leave(struct ssi_mm *sm, unsigned int node);
 
 /* PROT_READ, PROT_WRITE, PROT_EXEC of struct wire_map */
