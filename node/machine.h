@@ -34,6 +34,9 @@ struct mm_node;				/* of the mapping table */
 /* A CPU thread of a stub as it parked before it ran user code (stubs.c). */
 struct stub_fresh {
 	uint64_t sp, pc;		/* where it slept; pc 0: not known */
+	uint32_t go;			/* orders.go then */
+	uint32_t context_offset;
+	bool plain;			/* its stack is as in machine.fresh_stack */
 	uint64_t restorer;		/* address of rt_sigreturn */
 	uint8_t context[sizeof(ucontext_t)] __attribute__((aligned(8)));
 };
@@ -399,6 +402,8 @@ struct machine {
 	uint64_t revoked_absent;	/* newest REVOKE of an mm that had no stub here */
 	int arena_fd;			/* stub.h; mapped whole, as it is sparse */
 	uint8_t *arena;
+	uint8_t *fresh_stack[STUB_SLOTS_MAX];	/* of the first stub's CPU threads when they were fresh; reap_lock */
+	uint64_t fresh_sp[STUB_SLOTS_MAX];	/* where that begins */
 	atomic_ullong stubs;
 	struct link *mm_link;
 	pthread_t mm_thread;

@@ -8,13 +8,15 @@
  *
  * The next mm must find nothing of the last one, whose user code may have written whatever it liked to its reports and
  * jumped wherever it liked in the stub's text.  What is trusted is what a thread was like when it parked for
- * the first time, before any user code: struct stub_fresh.  All reports could be written by any user code of the stub,
- * so for each CPU thread, whether it has run or not:
+ * the first time, before any user code: struct stub_fresh.  So for each CPU thread that has run since:
  *
  *	the host says that it sleeps in FUTEX_WAIT on its own flag, with the stack pointer and at the address of then
  *	all mappings of user code go, so nothing is left that could run but the stub's text, where all threads sleep
  *	its report is emptied, and what it returns to is written there: rt_sigreturn with the context of then
  *	it is resumed, takes all its registers, its signal mask and its signal stack from that, traps, and parks
+ *
+ * One that has not run sleeps as it did, with the registers of then; but its report, with its stack, could be written by
+ * any user code of the stub: it is emptied, and the stack written anew.
  *
  * The service thread must wait for orders, with no answer of its under way.  A thread that is not found so, or does not park
  * so, ends with its process.  Its FS and GS base are set anew by the
@@ -22,6 +24,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <spawn.h>
@@ -40,7 +43,9 @@
 #include "machine.h"
 
 #define SLEEP_TRIES	20		/* looks at a thread that is about to sleep, 50 us apart */
+#define FRESH_TRIES	1000		/* a stub that is not known fresh is used once only: on a busy host it takes its time */
 #define RESET_TRIES	4		/* SIGALRM that were still on their way */
+#define KEPT_BYTES	(4 * NODE_PAGE_SIZE)	/* in a row: the ends of a report, with the next one's beginning */
 
 /* What rt_sigreturn reads, as the kernel has it: less than ucontext_t. */
 #define CONTEXT_SIZE	(offsetof(ucontext_t, uc_sigmask) + 8)
@@ -59,15 +64,16 @@ static int sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, unsi
 {
 	unsigned long word, call, expected = STUB_ORDERS;	/* the service thread's */
 	char path[64], line[256] = "";
-	FILE *file;
-	bool told;
+	ssize_t told = -1;
+	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", mm->pid, mm->tid[slot]);
-	file = fopen(path, "re");
-	told = file && fgets(line, sizeof(line), file);
-	if (file)
-		fclose(file);
-	if (!told)
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		told = read(fd, line, sizeof(line) - 1);
+		close(fd);
+	}
+	if (told <= 0)
 		return -EACCES;
 	if (slot)
 		expected = STUB_REPORTS + slot * STUB_REPORT_SIZE + offsetof(struct stub_report, stub_waits);
@@ -76,12 +82,12 @@ static int sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, unsi
 }
 
 /* Once it does, which takes it a moment after it has parked. */
-static bool falls_asleep(const struct mm *mm, unsigned slot, unsigned long *sp, unsigned long *pc)
+static bool falls_asleep(const struct mm *mm, unsigned slot, unsigned tries, unsigned long *sp, unsigned long *pc)
 {
 	struct timespec nap = { 0, 50000 };
 	int ret = 0;
 
-	for (unsigned i = 0; i < SLEEP_TRIES && !ret; i++) {
+	for (unsigned i = 0; i < tries && !ret; i++) {
 		ret = sleeps_at(mm, slot, sp, pc);
 		if (!ret)
 			nanosleep(&nap, NULL);
@@ -94,18 +100,47 @@ static uint8_t *in_report(const struct mm *mm, unsigned slot, uint64_t address)
 	return (uint8_t *)mm_slot(mm, slot).report + (address - STUB_REPORTS - slot * STUB_REPORT_SIZE);
 }
 
+/* From the stack pointer on: the frames of what waits, and the signal's. */
+static size_t fresh_stack_size(const struct mm *mm, unsigned slot)
+{
+	return (uint8_t *)mm_slot(mm, slot).report + STUB_GATE_FRAME - in_report(mm, slot, mm->fresh[slot].sp);
+}
+
+/* Is it the same in all stubs?  They are one program, at the same addresses. */
+static bool has_plain_stack(struct machine *m, const struct mm *mm, unsigned slot)
+{
+	const uint8_t *stack = in_report(mm, slot, mm->fresh[slot].sp);
+	size_t size = fresh_stack_size(mm, slot);
+	uint8_t **image = &m->fresh_stack[slot];
+	bool same = false;
+
+	if (size > STUB_GATE_FRAME)
+		return false;
+	pthread_mutex_lock(&m->reap_lock);
+	if (!*image && (*image = malloc(size))) {
+		memcpy(*image, stack, size);
+		m->fresh_sp[slot] = mm->fresh[slot].sp;
+	}
+	same = *image && m->fresh_sp[slot] == mm->fresh[slot].sp && !memcmp(*image, stack, size);
+	pthread_mutex_unlock(&m->reap_lock);
+	return same;
+}
+
 /* Parked for the first time, by the trap in cpu_thread().  Where the host does not say enough, pc stays 0. */
-static void note_fresh(struct mm *mm, unsigned slot)
+static void note_fresh(struct machine *m, struct mm *mm, unsigned slot)
 {
 	struct stub_fresh *f = &mm->fresh[slot];
 	const struct stub_report *r = mm_slot(mm, slot).report;
 	const uint8_t *context = (const uint8_t *)r + r->context_offset;
 	unsigned long sp, pc;
 
-	if (!falls_asleep(mm, slot, &sp, &pc))
+	if (!falls_asleep(mm, slot, FRESH_TRIES, &sp, &pc))
 		return;
 	f->sp = sp;
 	f->pc = pc;
+	f->go = mm_slot(mm, slot).orders->go;
+	f->context_offset = r->context_offset;
+	f->plain = has_plain_stack(m, mm, slot);
 	memcpy(&f->restorer, context - sizeof(f->restorer), sizeof(f->restorer));
 	memcpy(f->context, context, CONTEXT_SIZE);
 	((ucontext_t *)f->context)->uc_mcontext.gregs[REG_RIP]--;	/* the trap again */
@@ -126,7 +161,7 @@ static bool sleeps_as_fresh(const struct mm *mm, unsigned slot)
 	const struct stub_fresh *f = &mm->fresh[slot];
 	unsigned long sp, pc;
 
-	return f->pc && falls_asleep(mm, slot, &sp, &pc) && sp == f->sp && pc == f->pc;
+	return f->pc && falls_asleep(mm, slot, SLEEP_TRIES, &sp, &pc) && sp == f->sp && pc == f->pc;
 }
 
 /* It waits for orders, and has answered nothing that was not asked for. */
@@ -135,19 +170,57 @@ static bool service_is_idle(const struct mm *mm)
 	unsigned long sp, pc;
 	uint8_t byte;
 
-	return falls_asleep(mm, 0, &sp, &pc) && recv(mm->socket, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
+	return falls_asleep(mm, 0, SLEEP_TRIES, &sp, &pc) && recv(mm->socket, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
-static void empty_report(const struct mm *mm, unsigned slot)
+static void empty(uint8_t *start, size_t length)
 {
-	struct slot s = mm_slot(mm, slot);
+	if (length <= KEPT_BYTES || madvise(start, length, MADV_REMOVE))
+		memset(start, 0, length);
+}
 
-	if (madvise(s.report, STUB_REPORT_SIZE, MADV_REMOVE))
-		memset(s.report, 0, STUB_REPORT_SIZE);
-	s.report->tid = mm->tid[slot];
-	s.report->parked = s.orders->go;
-	/* who resumed it for its last frame may look at the word only now */
-	__atomic_store_n(&s.report->stub_waits, 1, __ATOMIC_RELAXED);
+/* As far as they are there: for what is kept the host need not find memory again. */
+static void empty_reports(const struct machine *m, const struct mm *mm)
+{
+	uint8_t *reports = (uint8_t *)mm_slot(mm, 0).report;
+	off_t start = reports - m->arena, end = start + (off_t)mm->slots * STUB_REPORT_SIZE, hole;
+
+	while ((start = lseek(m->arena_fd, start, SEEK_DATA)) >= 0 && start < end) {
+		hole = lseek(m->arena_fd, start, SEEK_HOLE);
+		if (hole < 0 || hole > end)
+			hole = end;
+		empty(m->arena + start, hole - start);
+		start = hole;
+	}
+	if (start < 0 && errno != ENXIO)
+		memset(reports, 0, mm->slots * STUB_REPORT_SIZE);
+	for (unsigned i = 0; i < mm->slots; i++) {
+		struct slot s = mm_slot(mm, i);
+
+		s.report->tid = mm->tid[i];
+		s.report->parked = s.orders->go;
+		/* who resumed it for its last frame may look at the word only now */
+		__atomic_store_n(&s.report->stub_waits, 1, __ATOMIC_RELAXED);
+	}
+}
+
+/* It has not been resumed since it was fresh. */
+static bool has_not_run(const struct mm *mm, unsigned slot)
+{
+	const struct stub_fresh *f = &mm->fresh[slot];
+
+	return f->pc && f->plain && mm_slot(mm, slot).orders->go == f->go;
+}
+
+/* What lay there when it was fresh, and nothing else does. */
+static void restore_thread(const struct machine *m, const struct mm *mm, unsigned slot)
+{
+	const struct stub_fresh *f = &mm->fresh[slot];
+	struct stub_report *r = mm_slot(mm, slot).report;
+
+	memcpy(in_report(mm, slot, f->sp), m->fresh_stack[slot], fresh_stack_size(mm, slot));
+	r->signal = SIGTRAP;
+	r->context_offset = f->context_offset;
 }
 
 /* It sleeps, and nothing else runs. */
@@ -158,7 +231,6 @@ static bool reset_thread(struct mm *mm, unsigned slot)
 	uint8_t *stack = in_report(mm, slot, f->sp);
 	unsigned tries = RESET_TRIES;
 
-	empty_report(mm, slot);
 	memcpy(stack, &f->restorer, sizeof(f->restorer));
 	memcpy(stack + sizeof(f->restorer), f->context, CONTEXT_SIZE);
 	s.orders->spin = 0;
@@ -167,6 +239,7 @@ static bool reset_thread(struct mm *mm, unsigned slot)
 		if (slot_wait(s, s.orders->go, UINT64_MAX))
 			return false;
 	} while (s.report->signal == SIGALRM && --tries);
+	f->go = s.orders->go;
 	s.orders->sync = STUB_SYNC_FS | STUB_SYNC_GS;
 	return s.report->signal == SIGTRAP;
 }
@@ -177,7 +250,7 @@ static bool reset(struct machine *m, struct mm *mm)
 	struct stub_orders *orders = mm_slot(mm, 0).orders;
 
 	for (unsigned i = 1; i < mm->slots; i++)
-		if (!sleeps_as_fresh(mm, i))
+		if (!has_not_run(mm, i) && !sleeps_as_fresh(mm, i))
 			return false;
 	if (!service_is_idle(mm))
 		return false;
@@ -186,9 +259,11 @@ static bool reset(struct machine *m, struct mm *mm)
 	orders->placed = 0;
 	if (!stub_alive(mm) || mm_unmap_all(m, mm))
 		return false;
-	empty_report(mm, 0);
+	empty_reports(m, mm);
 	for (unsigned i = 1; i < mm->slots; i++) {
-		if (!reset_thread(mm, i))
+		if (has_not_run(mm, i))
+			restore_thread(m, mm, i);
+		else if (!reset_thread(mm, i))
 			return false;
 		mm->fp[i].length = 0;
 	}
@@ -261,7 +336,7 @@ static int wait_for_threads(struct machine *m, struct mm *mm)
 		mm_slot(mm, i).orders->pid = mm->pid;
 		mm_slot(mm, i).orders->tid = mm->tid[i];
 		if (!ret)
-			note_fresh(mm, i);
+			note_fresh(m, mm, i);
 		pin_thread(own_node(m)->cpu_start + i - 1, mm->tid[i]);
 		/* what a thread under SCHED_FIFO starts has nice 0 */
 		setpriority(PRIO_PROCESS, mm->tid[i], getpriority(PRIO_PROCESS, getpid()));
@@ -568,14 +643,12 @@ static bool any_given_back(struct machine *m)
 	return any;
 }
 
-/* Who waits for a stub comes before those that are given back, and these before more in store. */
+/* One that is given back is sooner there for who waits for a stub than a new one. */
 static bool reap(struct machine *m)
 {
 	struct mm *mm;
 
 	mm_note_taken(m);
-	if (make_spare(m, 1))
-		return true;
 	mm = next_given_back(m);
 	if (!mm)
 		return make_spare(m, STUB_SPARES_MIN);
@@ -615,4 +688,6 @@ void stubs_stop(struct machine *m)
 		next = mm->next;
 		release(m, mm);
 	}
+	for (unsigned i = 0; i < STUB_SLOTS_MAX; i++)
+		free(m->fresh_stack[i]);
 }
