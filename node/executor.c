@@ -465,6 +465,15 @@ static int wait_parked(struct run *r)
 	}
 }
 
+/* A sibling says so, of a thread that waits for a frame: the pager would resume it at a time when nobody expects that. */
+static int end_forger(const struct run *r)
+{
+	log_line(LOG_WARNING, "mm %llu: a thread is said to have parked that does not run: ending the process",
+		 (unsigned long long)r->mm->id);
+	kill(r->mm->pid, SIGKILL);
+	return -EFAULT;
+}
+
 /* The stub says so, in memory that user code can write. */
 static bool is_event(uint32_t signal)
 {
@@ -484,6 +493,8 @@ static int execute(struct run *r)
 	map_rest(r);
 	for (;;) {
 		ret = wait_parked(r);
+		if (!ret && __atomic_load_n(&r->slot.orders->go, __ATOMIC_ACQUIRE) != r->go)
+			ret = end_forger(r);
 		if (ret) {
 			if (r->slot.orders->go != r->go)
 				pager_cancel(r->executor->machine, &r->executor->waiter, r->go);

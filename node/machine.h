@@ -34,7 +34,6 @@ struct mm_node;				/* of the mapping table */
 /* A CPU thread of a stub as it parked before it ran user code (stubs.c). */
 struct stub_fresh {
 	uint64_t sp, pc;		/* where it slept; pc 0: not known */
-	uint32_t go;			/* orders.go then */
 	uint32_t context_offset;
 	bool plain;			/* its stack is as in machine.fresh_stack */
 	uint64_t restorer;		/* address of rt_sigreturn */
@@ -121,8 +120,11 @@ void stubs_close_arena(struct machine *m);
 int stubs_start(struct machine *m);
 void stubs_stop(struct machine *m);
 bool stub_alive(const struct mm *mm);
-/* One with no id yet, started now or out of the store.  NULL: none could be started (said in the log); there is none. */
-struct mm *stub_new(struct machine *m);
+/*
+ * One with no id yet, started now or out of the store.  NULL: none could be started (said in the log); there is none.
+ * patient: it may take some 100 ms more on a busy host, so that the stub can be used again.
+ */
+struct mm *stub_new(struct machine *m, bool patient);
 struct mm *stub_take_spare(struct machine *m);
 /* One that the kernel has taken, out of the store; NULL: none. */
 struct mm *stub_next_taken(struct machine *m);

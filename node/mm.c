@@ -172,6 +172,7 @@ struct slot mm_slot(const struct mm *mm, unsigned slot)
 
 void slot_resume(struct slot s)
 {
+	s.orders->ran = 1;
 	__atomic_store_n(&s.orders->go, s.orders->go + 1, __ATOMIC_SEQ_CST);
 	if (__atomic_exchange_n(&s.report->stub_waits, 0, __ATOMIC_SEQ_CST))
 		syscall(SYS_futex, &s.report->stub_waits, FUTEX_WAKE, 1, NULL, NULL, 0);
@@ -537,7 +538,7 @@ static struct mm *mm_start(struct machine *m, uint64_t id)
 	struct mm *mm = stub_take_spare(m);
 
 	if (!mm)
-		mm = stub_new(m);
+		mm = stub_new(m, false);
 	if (mm)
 		enter(m, mm, id);
 	return mm;

@@ -682,14 +682,20 @@ uint64_t waits_percentile(const struct waits *w, unsigned percent)
 	return 0;
 }
 
+/* Once it is resumed, its executor may end the run, and the stub be used by others before it is woken. */
 static void resume_waiter(struct machine *m, struct waiter *w)
 {
+	struct mm *mm = w->mm;
+
 	if (w->since)
-		count_wait(w->mm ? &m->waits : &m->kernel_waits, now_ns() - w->since);
-	if (w->mm)
-		slot_resume(w->slot);
-	else
+		count_wait(mm ? &m->waits : &m->kernel_waits, now_ns() - w->since);
+	if (!mm) {
 		free(w);
+		return;
+	}
+	mm->references++;
+	slot_resume(w->slot);
+	mm_put(m, mm);
 }
 
 /*

@@ -114,43 +114,48 @@ static inline unsigned long own_slot(void)
  * The system calls of CPU threads once their filters are set, each with one address.  The label is where the
  * kernel sees the instruction pointer: behind the instruction.
  */
+#define STRING(x) #x
+#define S(x) STRING(x)
 asm(".pushsection .text\n"
-    "call_wait:	mov %rcx, %r10; mov %edi, %eax; mov %rsi, %rdi; mov %edx, %esi; mov %r8d, %edx\n"
-    "	syscall\nafter_wait:	ret\n"
-    "call_wake:	mov %edi, %eax; mov %rsi, %rdi; mov %edx, %esi; mov %ecx, %edx\n"
-    "	syscall\nafter_wake:	ret\n"
     "call_base:	mov %edi, %eax; mov %esi, %edi; mov %rdx, %rsi\n"
     "	syscall\nafter_base:	ret\n"
     "restorer:	mov $15, %eax\n"	/* the signal frame must be the only thing on the stack */
     "	syscall\nafter_return:	hlt\n"
     ".popsection");
-long call_wait(int nr, uint32_t *word, int op, const void *timeout, uint32_t value);
-long call_wake(int nr, uint32_t *word, int op, int count);
 long call_base(int nr, int code, uint64_t base);
 extern char restorer[], after_wait[], after_wake[], after_base[], after_return[], after_service[];
 
-/* Report, and wait until pangead wants the thread to go on. */
-static void park(const struct stub_orders *o, struct stub_report *r)
-{
-	uint32_t go = o->go;
-
-	__atomic_store_n(&r->parked, go, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&o->daemon_waits, __ATOMIC_SEQ_CST))
-		call_wake(__NR_futex, &r->parked, FUTEX_WAKE, 1);
-	for (uint32_t i = o->spin; i && __atomic_load_n(&o->spin, __ATOMIC_RELAXED); i--) {
-		if (__atomic_load_n(&o->go, __ATOMIC_ACQUIRE) != go)
-			break;
-		__builtin_ia32_pause();
-	}
-	/* not on the orders themselves: the host is slow to find a futex that may not be written */
-	for (;;) {
-		__atomic_store_n(&r->stub_waits, 1, __ATOMIC_SEQ_CST);
-		if (__atomic_load_n(&o->go, __ATOMIC_SEQ_CST) != go)
-			break;
-		call_wait(__NR_futex, &r->stub_waits, FUTEX_WAIT, NULL, 1);
-	}
-	__atomic_store_n(&r->stub_waits, 0, __ATOMIC_RELAXED);
-}
+/*
+ * Report, and wait until pangead wants the thread to go on.  From the report on, which others may take for the thread's
+ * last act, it uses its registers only, until its orders say otherwise: whatever user code writes to its stack, and
+ * whatever wakes it.  Registers could have come with it, so the orders are found by the stack pointer.
+ *
+ * r8: orders; r9d: orders.go before; rdi: the report, then its stub_waits.  It does not wait on the orders themselves: the
+ * host is slow to find a futex that may not be written.
+ */
+asm(".pushsection .text\n"
+    "park:\n"
+    "	mov %rdi, %r8; mov %rsi, %rdi; mov (%r8), %r9d\n"
+    "	mov %r9d, %eax; xchg %eax, (%rdi)\n"
+    "	cmpl $0, 4(%r8); je 1f\n"
+    "	mov $" S(__NR_futex) ", %eax; mov $" S(FUTEX_WAKE) ", %esi; mov $1, %edx\n"
+    "	syscall\nafter_wake:\n"
+    "1:	mov 2600(%r8), %ecx\n"
+    "2:	test %ecx, %ecx; jz 3f\n"
+    "	cmpl $0, 2600(%r8); je 3f\n"
+    "	cmp %r9d, (%r8); jne 6f\n"
+    "	pause; dec %ecx; jmp 2b\n"
+    "3:	add $4, %rdi; mov $" S(FUTEX_WAIT) ", %esi; mov $1, %edx; xor %r10d, %r10d\n"
+    "4:	mov $1, %eax; xchg %eax, (%rdi)\n"
+    "	mov %rsp, %rax; shr $15, %rax; shl $12, %rax\n"
+    "	movabs $" S(STUB_ORDERS) " - (" S(STUB_REPORTS) " >> 3), %r8; add %rax, %r8\n"
+    "	cmp %r9d, (%r8); jne 5f\n"
+    "	mov $" S(__NR_futex) ", %eax\n"
+    "	syscall\nafter_wait:	jmp 4b\n"
+    "5:	movl $0, (%rdi)\n"
+    "6:	ret\n"
+    ".popsection");
+void park(const struct stub_orders *o, struct stub_report *r);
 
 static void set_bases(const struct stub_orders *o)
 {
@@ -167,8 +172,6 @@ static void set_bases(const struct stub_orders *o)
  * Nothing is blocked here.  A SIGALRM leaves a note, which is looked at before user code goes on; in the sequence from
  * there to user code the handler leads to gate_alarm instead, where what was about to be loaded is still in the report.
  */
-#define STRING(x) #x
-#define S(x) STRING(x)
 #define GREG(i) "(" S(STUB_GATE_FRAME) " + 40 + 8 * (" S(i) "))"	/* in the order of enum REG_... */
 #define FEATURES "(" S(STUB_GATE_FP) " + " S(XSTATE_SW_OFFSET) " + 8)"	/* struct _fpx_sw_bytes.xfeatures */
 asm(".pushsection .gate, \"ax\"\n"

@@ -95,8 +95,10 @@ struct stub_orders {
 	uint32_t go;
 	uint32_t daemon_waits;
 	uint32_t sync;			/* enum stub_sync */
-	/* slot 0 */
-	uint32_t op_count;
+	union {
+		uint32_t op_count;	/* slot 0 */
+		uint32_t ran;		/* slots 1..: it may have run user code; set before go is changed */
+	};
 	uint64_t fs_base, gs_base;
 	struct stub_op ops[STUB_OPS_MAX];
 	/* the thread, for signals and to place it */
@@ -131,9 +133,11 @@ _Static_assert(sizeof(struct stub_orders) == 4096, "the orders of a slot are one
 _Static_assert(offsetof(struct stub_orders, op_count) == 12 && offsetof(struct stub_orders, ops) == 32 &&
 	       offsetof(struct stub_op, offset) == 24 && offsetof(struct stub_op, prot) == 32 &&
 	       offsetof(struct stub_op, kind) == 36 && sizeof(struct stub_op) == 40 &&
-	       offsetof(struct stub_orders, owner) == 2608 && offsetof(struct stub_orders, other_time) == 2624 && offsetof(struct stub_report, signal) == 12 &&
+	       offsetof(struct stub_orders, spin) == 2600 && offsetof(struct stub_orders, owner) == 2608 && offsetof(struct stub_orders, other_time) == 2624 && offsetof(struct stub_report, signal) == 12 &&
 	       offsetof(struct stub_report, gate_ready) == 28 && offsetof(struct stub_report, alarm) == 40,
-	       "what the service thread's code in stub.c knows");
+	       "what the code in assembler in stub.c knows");
+_Static_assert(STUB_REPORT_SIZE == 1 << 15 && STUB_REPORTS % STUB_REPORT_SIZE == 0 && sizeof(struct stub_orders) == 1 << 12,
+	       "how park() finds its orders");
 
 /* The GS base of user code; where that is 0, gates may have it to find the report. */
 static inline uint64_t stub_user_gs(uint64_t gs_base)

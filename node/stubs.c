@@ -15,8 +15,9 @@
  *	its report is emptied, and what it returns to is written there: rt_sigreturn with the context of then
  *	it is resumed, takes all its registers, its signal mask and its signal stack from that, traps, and parks
  *
- * One that has not run sleeps as it did, with the registers of then; but its report, with its stack, could be written by
- * any user code of the stub: it is emptied, and the stack written anew.
+ * One that has not run since (orders.ran) sleeps in park() as it did, with the registers of then, and does not look at its
+ * stack until it is resumed.  But its report, with its stack, could be written by any user code of the stub: it is
+ * emptied, and the stack written anew.
  *
  * The service thread must wait for orders, with no answer of its under way.  A thread that is not found so, or does not park
  * so, ends with its process.  Its FS and GS base are set anew by the
@@ -43,8 +44,9 @@
 #include "machine.h"
 
 #define SLEEP_TRIES	20		/* looks at a thread that is about to sleep, 50 us apart */
-#define FRESH_TRIES	1000		/* a stub that is not known fresh is used once only: on a busy host it takes its time */
+#define FRESH_TRIES	1000		/* of all threads of a new one: on a busy host they take their time */
 #define RESET_TRIES	4		/* SIGALRM that were still on their way */
+#define RESET_NS	50000000	/* for all of them */
 #define KEPT_BYTES	(4 * NODE_PAGE_SIZE)	/* in a row: the ends of a report, with the next one's beginning */
 
 /* What rt_sigreturn reads, as the kernel has it: less than ucontext_t. */
@@ -81,16 +83,15 @@ static int sleeps_at(const struct mm *mm, unsigned slot, unsigned long *sp, unsi
 	       word == expected;
 }
 
-/* Once it does, which takes it a moment after it has parked. */
-static bool falls_asleep(const struct mm *mm, unsigned slot, unsigned tries, unsigned long *sp, unsigned long *pc)
+/* Once it does, which takes it a moment after it has parked.  *tries: the looks that are left. */
+static bool falls_asleep(const struct mm *mm, unsigned slot, unsigned *tries, unsigned long *sp, unsigned long *pc)
 {
 	struct timespec nap = { 0, 50000 };
-	int ret = 0;
+	int ret = sleeps_at(mm, slot, sp, pc);
 
-	for (unsigned i = 0; i < tries && !ret; i++) {
+	for (; !ret && *tries; --*tries) {
+		nanosleep(&nap, NULL);
 		ret = sleeps_at(mm, slot, sp, pc);
-		if (!ret)
-			nanosleep(&nap, NULL);
 	}
 	return ret > 0;
 }
@@ -127,18 +128,17 @@ static bool has_plain_stack(struct machine *m, const struct mm *mm, unsigned slo
 }
 
 /* Parked for the first time, by the trap in cpu_thread().  Where the host does not say enough, pc stays 0. */
-static void note_fresh(struct machine *m, struct mm *mm, unsigned slot)
+static void note_fresh(struct machine *m, struct mm *mm, unsigned slot, unsigned *tries)
 {
 	struct stub_fresh *f = &mm->fresh[slot];
 	const struct stub_report *r = mm_slot(mm, slot).report;
 	const uint8_t *context = (const uint8_t *)r + r->context_offset;
 	unsigned long sp, pc;
 
-	if (!falls_asleep(mm, slot, FRESH_TRIES, &sp, &pc))
+	if (!falls_asleep(mm, slot, tries, &sp, &pc))
 		return;
 	f->sp = sp;
 	f->pc = pc;
-	f->go = mm_slot(mm, slot).orders->go;
 	f->context_offset = r->context_offset;
 	f->plain = has_plain_stack(m, mm, slot);
 	memcpy(&f->restorer, context - sizeof(f->restorer), sizeof(f->restorer));
@@ -159,18 +159,20 @@ static void place_service(const struct machine *m, struct mm *mm)
 static bool sleeps_as_fresh(const struct mm *mm, unsigned slot)
 {
 	const struct stub_fresh *f = &mm->fresh[slot];
+	unsigned tries = SLEEP_TRIES;
 	unsigned long sp, pc;
 
-	return f->pc && falls_asleep(mm, slot, SLEEP_TRIES, &sp, &pc) && sp == f->sp && pc == f->pc;
+	return f->pc && falls_asleep(mm, slot, &tries, &sp, &pc) && sp == f->sp && pc == f->pc;
 }
 
 /* It waits for orders, and has answered nothing that was not asked for. */
 static bool service_is_idle(const struct mm *mm)
 {
+	unsigned tries = SLEEP_TRIES;
 	unsigned long sp, pc;
 	uint8_t byte;
 
-	return falls_asleep(mm, 0, SLEEP_TRIES, &sp, &pc) && recv(mm->socket, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
+	return falls_asleep(mm, 0, &tries, &sp, &pc) && recv(mm->socket, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
 static void empty(uint8_t *start, size_t length)
@@ -209,7 +211,7 @@ static bool has_not_run(const struct mm *mm, unsigned slot)
 {
 	const struct stub_fresh *f = &mm->fresh[slot];
 
-	return f->pc && f->plain && mm_slot(mm, slot).orders->go == f->go;
+	return f->pc && f->plain && !mm_slot(mm, slot).orders->ran;
 }
 
 /* What lay there when it was fresh, and nothing else does. */
@@ -218,6 +220,7 @@ static void restore_thread(const struct machine *m, const struct mm *mm, unsigne
 	const struct stub_fresh *f = &mm->fresh[slot];
 	struct stub_report *r = mm_slot(mm, slot).report;
 
+	mm_slot(mm, slot).orders->spin = 0;
 	memcpy(in_report(mm, slot, f->sp), m->fresh_stack[slot], fresh_stack_size(mm, slot));
 	r->signal = SIGTRAP;
 	r->context_offset = f->context_offset;
@@ -229,6 +232,7 @@ static bool reset_thread(struct mm *mm, unsigned slot)
 	struct stub_fresh *f = &mm->fresh[slot];
 	struct slot s = mm_slot(mm, slot);
 	uint8_t *stack = in_report(mm, slot, f->sp);
+	uint64_t until = now_ns() + RESET_NS;
 	unsigned tries = RESET_TRIES;
 
 	memcpy(stack, &f->restorer, sizeof(f->restorer));
@@ -236,10 +240,11 @@ static bool reset_thread(struct mm *mm, unsigned slot)
 	s.orders->spin = 0;
 	do {
 		slot_resume(s);
-		if (slot_wait(s, s.orders->go, UINT64_MAX))
+		if (slot_wait(s, s.orders->go, until))
 			return false;
 	} while (s.report->signal == SIGALRM && --tries);
-	f->go = s.orders->go;
+	s.orders->ran = 0;
+	s.orders->fs_base = s.orders->gs_base = 0;
 	s.orders->sync = STUB_SYNC_FS | STUB_SYNC_GS;
 	return s.report->signal == SIGTRAP;
 }
@@ -267,6 +272,8 @@ static bool reset(struct machine *m, struct mm *mm)
 			return false;
 		mm->fp[i].length = 0;
 	}
+	memset(orders->ops, 0, sizeof(orders->ops));	/* user code can read them */
+	memset(orders->taken, 0, sizeof(orders->taken));
 	mm->id = mm->revoked = 0;
 	place_service(m, mm);
 	hurry_thread(mm->pid, HURRY_MUCH);
@@ -323,8 +330,9 @@ static int spawn(struct machine *m, struct mm *mm, int sock)
 }
 
 /* The CPU threads have started, and park before they run anything. */
-static int wait_for_threads(struct machine *m, struct mm *mm)
+static int wait_for_threads(struct machine *m, struct mm *mm, bool patient)
 {
+	unsigned tries = patient ? FRESH_TRIES : SLEEP_TRIES;
 	int ret = 0;
 
 	mm_slot(mm, 0).orders->pid = mm_slot(mm, 0).orders->tid = mm->tid[0] = mm->pid;
@@ -336,7 +344,7 @@ static int wait_for_threads(struct machine *m, struct mm *mm)
 		mm_slot(mm, i).orders->pid = mm->pid;
 		mm_slot(mm, i).orders->tid = mm->tid[i];
 		if (!ret)
-			note_fresh(m, mm, i);
+			note_fresh(m, mm, i, &tries);
 		pin_thread(own_node(m)->cpu_start + i - 1, mm->tid[i]);
 		/* what a thread under SCHED_FIFO starts has nice 0 */
 		setpriority(PRIO_PROCESS, mm->tid[i], getpriority(PRIO_PROCESS, getpid()));
@@ -346,7 +354,7 @@ static int wait_for_threads(struct machine *m, struct mm *mm)
 }
 
 /* Start the stub and take its userfaultfd. */
-static int start_stub(struct machine *m, struct mm *mm)
+static int start_stub(struct machine *m, struct mm *mm, bool patient)
 {
 	struct stub_init init = { .slots = mm->slots, .area = mm->area_number };
 	int sock[2], ret;
@@ -367,7 +375,7 @@ static int start_stub(struct machine *m, struct mm *mm)
 	if (mm->uffd < 0)
 		return mm->uffd;
 	pager_stub(m, mm, mm->uffd);
-	return wait_for_threads(m, mm);
+	return wait_for_threads(m, mm, patient);
 }
 
 /* --- control areas --- */
@@ -473,7 +481,7 @@ static void release(struct machine *m, struct mm *mm)
 }
 
 /* An mm with its stub, and no id yet. */
-struct mm *stub_new(struct machine *m)
+struct mm *stub_new(struct machine *m, bool patient)
 {
 	struct mm *mm = calloc(1, sizeof(*mm));
 	int ret;
@@ -486,7 +494,7 @@ struct mm *stub_new(struct machine *m)
 	mm->fresh = calloc(mm->slots, sizeof(*mm->fresh));
 	ret = mm->fresh ? open_area(m, mm) : -ENOMEM;
 	if (!ret)
-		ret = start_stub(m, mm);
+		ret = start_stub(m, mm, patient);
 	if (!ret)
 		return mm;
 	log_line(LOG_WARNING, "cannot start a stub process (%s): %s", m->config.stub_path, strerror(-ret));
@@ -606,7 +614,7 @@ static bool make_spare(struct machine *m, unsigned enough)
 {
 	if (!has_room(m, enough))
 		return false;
-	add_spare(m, stub_new(m));
+	add_spare(m, stub_new(m, true));
 	return true;
 }
 
@@ -652,10 +660,12 @@ static bool reap(struct machine *m)
 	mm = next_given_back(m);
 	if (!mm)
 		return make_spare(m, STUB_SPARES_MIN);
-	if (has_room(m, STUB_SPARES_MAX) && reset(m, mm))
+	if (has_room(m, STUB_SPARES_MAX) && reset(m, mm)) {
 		add_spare(m, mm);
-	else
+	} else {
 		release(m, mm);
+		make_spare(m, 1);
+	}
 	return true;
 }
 

@@ -229,6 +229,69 @@ static void race(void)
 	_exit(HARMLESS);
 }
 
+/* --- a sibling that reports for a thread before it runs --- */
+
+enum { TRAVELLERS = 16, AHEAD_TIMES = 2 };
+static volatile unsigned (*travellers)[1024];		/* pages that are written on another node all the time */
+
+static int cpu_of(const struct guest_node *node, bool inside, int but)
+{
+	for (int i = 0; i < guest.cpu_count; i++)
+		if ((guest.cpus[i] - node->first < node->count) == inside && guest.cpus[i] != but)
+			return guest.cpus[i];
+	return -1;
+}
+
+static void go_to(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	CHECK(sched_setaffinity(0, sizeof(set), &set) == 0);
+}
+
+/* The slot of a thread that waits for frames. */
+struct victim { unsigned slot; int from; };
+
+static __attribute__((noreturn)) void *report_ahead(void *arg)
+{
+	const struct victim *v = arg;
+	const volatile struct stub_orders *o = (void *)(STUB_ORDERS + v->slot * sizeof(*o));
+	volatile struct stub_report *r = (void *)(STUB_REPORTS + (uintptr_t)v->slot * STUB_REPORT_SIZE);
+
+	go_to(v->from);
+	for (;;) {
+		r->signal = SIGBUS;
+		r->code = BUS_ADRERR;
+		r->parked = o->go + 1;
+	}
+}
+
+static void be_ahead(const struct guest_node *node, int cpu)
+{
+	struct victim v = { .slot = cpu - node->first + 1, .from = cpu_of(node, true, cpu) };
+	pthread_t thread;
+
+	CHECK(pthread_create(&thread, NULL, report_ahead, &v) == 0);
+	for (long i = 0; i < guest.size / 4; i++)
+		travellers[i % TRAVELLERS][0]++;
+	_exit(HARMLESS);
+}
+
+static pid_t let_travel(int cpu)
+{
+	pid_t pid = fork();
+
+	CHECK(pid >= 0);
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	go_to(cpu);
+	for (unsigned i = 0;; i++)
+		travellers[i % TRAVELLERS][1]++;
+}
+
 /* --- a stack pointer that no page table has --- */
 
 /* Page tables are found by the lower 48 bits: the kernel must not take this for the stack when it follows the thread. */
@@ -292,6 +355,27 @@ static void kill_the_endless(unsigned forgery)
 	outcome(child, 60);
 }
 
+static int be_ahead_everywhere(void)
+{
+	travellers = mmap(NULL, TRAVELLERS * 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(travellers != MAP_FAILED);
+	for (int cpu = 0; cpu < guest.cpu_count; cpu++) {
+		struct guest_node node;
+		pid_t other;
+
+		go_to(guest.cpus[cpu]);
+		node = guest_node();
+		if (cpu_of(&node, true, guest.cpus[cpu]) < 0 || cpu_of(&node, false, -1) < 0)
+			continue;	/* it takes two CPUs of one node, and another node */
+		other = let_travel(cpu_of(&node, false, -1));
+		for (unsigned i = 0; i < AHEAD_TIMES; i++)
+			ATTEMPT("ahead", guest.cpus[cpu], i, be_ahead(&node, guest.cpus[cpu]));
+		CHECK(kill(other, SIGKILL) == 0);
+		outcome(other, 60);
+	}
+	return guest_ok();
+}
+
 int main(int argc, char **argv)
 {
 	cpu_set_t set;
@@ -301,6 +385,8 @@ int main(int argc, char **argv)
 	if (!guest_in_machine() && !site_count)
 		return guest_ok();		/* no stub here */
 	CHECK(site_count > 0);
+	if (guest.kind && strcmp(guest.kind, "ahead") == 0)
+		return be_ahead_everywhere();
 	for (int cpu = 0; cpu < guest.cpu_count; cpu++) {
 		CPU_ZERO(&set);
 		CPU_SET(guest.cpus[cpu], &set);

@@ -16,6 +16,7 @@
 #define GUEST_H
 
 #include <errno.h>
+#include <glob.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -87,6 +88,28 @@ static inline int guest_ok(void)
 {
 	printf("ok %s%s%s\n", guest.name, guest.kind ? " " : "", guest.kind ? guest.kind : "");
 	return fflush(stdout) ? 1 : 0;
+}
+
+/* The node where the caller runs. */
+struct guest_node { unsigned first, count; };	/* CPUs */
+
+static inline struct guest_node guest_node(void)
+{
+	struct guest_node node = { .first = ~0u };
+	unsigned cpu, number;
+	char pattern[64];
+	glob_t found;
+
+	CHECK(getcpu(&cpu, &number) == 0);
+	snprintf(pattern, sizeof(pattern), "/sys/devices/system/node/node%u/cpu[0-9]*", number);
+	CHECK(glob(pattern, 0, NULL, &found) == 0);
+	node.count = found.gl_pathc;
+	for (unsigned i = 0; i < node.count; i++) {
+		CHECK(sscanf(strrchr(found.gl_pathv[i], '/'), "/cpu%u", &cpu) == 1);
+		node.first = cpu < node.first ? cpu : node.first;
+	}
+	globfree(&found);
+	return node;
 }
 
 static inline int guest_usable_cpus(int cpus[GUEST_CPUS_MAX])

@@ -8,64 +8,49 @@
 #define _GNU_SOURCE
 #include "guest.h"
 
-#include <glob.h>
-#include <stdbool.h>
 
 #include "../../node/stub.h"
 
 #define PATTERN 0x1ef7a11a5e1f0e15ull
 
-/* Words behind a report, below what the signal stack is used for: there our own registers stand after an interruption. */
-enum { FIRST = sizeof(struct stub_report) / 8, LEFT = 1024, ALL = STUB_REPORT_SIZE / 8 - FIRST };
+/* Of a report in use: behind its head, and below what the signal stack is used for, with our own registers. */
+enum { HEAD = sizeof(struct stub_report), USED = 8192 };
 
-/* The CPUs of the node where we run: the threads of a stub are the service's and one for each of these. */
-struct cpus { unsigned first, count; };
-
-static struct cpus cpus_of_node(void)
+static void look(const char *what, uintptr_t at, size_t bytes)
 {
-	struct cpus c = { .first = ~0u };
-	unsigned cpu, node;
-	char pattern[64];
-	glob_t found;
-
-	CHECK(getcpu(&cpu, &node) == 0);
-	snprintf(pattern, sizeof(pattern), "/sys/devices/system/node/node%u/cpu[0-9]*", node);
-	CHECK(glob(pattern, 0, NULL, &found) == 0);
-	c.count = found.gl_pathc;
-	for (unsigned i = 0; i < c.count; i++) {
-		CHECK(sscanf(strrchr(found.gl_pathv[i], '/'), "/cpu%u", &cpu) == 1);
-		if (cpu < c.first)
-			c.first = cpu;
-	}
-	globfree(&found);
-	return c;
+	for (const volatile uint64_t *word = (void *)at; (uintptr_t)word < at + bytes; word++)
+		if (*word == PATTERN)
+			guest_fail("%s: what another process has left at %p", what, (const void *)word);
 }
 
-static void look_and_leave(unsigned report, unsigned words)
+static void leave(uintptr_t at, size_t bytes)
 {
-	volatile uint64_t *word = (void *)(STUB_REPORTS + (uintptr_t)report * STUB_REPORT_SIZE);
-
-	for (unsigned i = 0; i < FIRST + words; i++)
-		if (word[i] == PATTERN)
-			guest_fail("word %u of report %u is what another process has left", i, report);
-	for (unsigned i = 0; i < words; i++)
-		word[FIRST + i] = PATTERN;
-	CHECK(word[FIRST] == PATTERN);
+	for (volatile uint64_t *word = (void *)at; (uintptr_t)word < at + bytes; word++)
+		*word = PATTERN;
 }
 
-static void child(const struct cpus *c, int index, bool everywhere)
+static void look_and_leave(unsigned report, bool used)
 {
-	unsigned own = guest_cpu(index) - c->first + 1;
+	uintptr_t at = STUB_REPORTS + (uintptr_t)report * STUB_REPORT_SIZE;
+
+	look("report", at, used ? USED : STUB_REPORT_SIZE);
+	if (used)
+		leave(at + HEAD, USED - HEAD);
+	else
+		leave(at, STUB_REPORT_SIZE);
+}
+
+static void child(const struct guest_node *node, int index, bool everywhere)
+{
+	unsigned own = guest_cpu(index) - node->first + 1;
 
 	for (int i = 0; everywhere && i < guest.cpu_count; i++)
-		if (guest_cpu(i) - c->first < c->count)
+		if (guest_cpu(i) - node->first < node->count)
 			guest_move(0, i);
 	guest_move(0, index);
-	for (unsigned report = 0; report <= c->count; report++) {
-		bool runs = report == own;
-
-		look_and_leave(report, runs || !report ? LEFT : ALL);
-	}
+	look("orders", STUB_ORDERS, (node->count + 1) * sizeof(struct stub_orders));
+	for (unsigned report = 0; report <= node->count; report++)
+		look_and_leave(report, report == own || !report);
 	_exit(0);
 }
 
@@ -75,17 +60,17 @@ int main(int argc, char **argv)
 	if (!guest_in_machine())
 		return guest_ok();		/* no stub here */
 	for (int index = 0; index < guest.cpu_count; index++) {
-		struct cpus c;
+		struct guest_node node;
 
 		guest_move(0, index);
-		c = cpus_of_node();
+		node = guest_node();
 		for (long i = 0; i < guest.size; i++) {
 			pid_t pid = fork();
 			int status;
 
 			CHECK(pid >= 0);
 			if (!pid)
-				child(&c, index, i % 2);
+				child(&node, index, i % 2);
 			CHECK(waitpid(pid, &status, 0) == pid);
 			if (status)
 				guest_fail("child %ld: status 0x%x", i, status);

@@ -136,6 +136,7 @@ void ssi_slot_resume(const struct ssi_slot *s)
 	struct stub_orders *o = ssi_slot_orders(s);
 	struct stub_report *r = ssi_slot_report(s);
 
+	o->ran = 1;
 	__atomic_store_n(&o->go, o->go + 1, __ATOMIC_SEQ_CST);
 	if (__atomic_exchange_n(&r->stub_waits, 0, __ATOMIC_SEQ_CST))
 		syscall(__NR_futex, &r->stub_waits, FUTEX_WAKE, 1, NULL, NULL, 0);

@@ -184,7 +184,8 @@ static bool can_give(struct mm_struct *mm, unsigned long address, bool *lost)
 	return !prot || held(pte_pfn(entry), prot);
 }
 
-bool ssi_unmap(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot)
+/* All of it, whatever the stub shows as it is: who waits for that may hold other nodes' locks. */
+bool ssi_unmap(struct ssi_mm_node *n, const struct ssi_slot *slot)
 {
 	struct ssi_service service;
 	unsigned int i;
@@ -192,7 +193,7 @@ bool ssi_unmap(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slo
 	if (ssi_service_begin(&service, slot, ssi_host_cpu(raw_smp_processor_id()), false))
 		return false;
 	for (i = 0; i < n->pending_count; i++)
-		take(&service, mm, &n->pending[i]);
+		ssi_service_unmap(&service, n->pending[i].start & PAGE_MASK, n->pending[i].end);
 	if (ssi_service_end(&service))
 		return false;
 	n->pending_count = 0;

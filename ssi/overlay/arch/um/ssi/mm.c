@@ -56,16 +56,22 @@ int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm)
 	return 0;
 }
 
-/* Nobody runs user code in it any more, nor will. */
+/* Nobody runs user code in it any more, nor will; but somebody may be unmapping. */
 static void free_stubs(struct ssi_mm *sm)
 {
+	unsigned long flags, nodes = 0;
 	unsigned int node;
 
-	for (node = 0; node < ssi_boot.node_count; node++)
-		if (sm->node[node].present) {
-			sm->node[node].present = false;
-			ssi_node_free_mm(node, sm->id);
-		}
+	raw_spin_lock_irqsave(&sm->lock, flags);
+	for (node = 0; node < ssi_boot.node_count; node++) {
+		nodes |= sm->node[node].present ? BIT(node) : 0;
+		sm->node[node].present = false;
+		sm->node[node].pending_count = 0;
+	}
+	sm->area = 0;
+	raw_spin_unlock_irqrestore(&sm->lock, flags);
+	for_each_set_bit(node, &nodes, SSI_NODES_MAX)
+		ssi_node_free_mm(node, sm->id);
 }
 
 void ssi_destroy_context(struct mm_struct *mm)
@@ -114,32 +120,34 @@ static void revoke_pending(struct ssi_mm *sm, unsigned int node)
 }
 
 /* Nothing of the mm runs on the kernel host, but for the caller's CPU that is about to. */
-static bool unmap_here(struct ssi_mm *sm, struct mm_struct *mm)
+static bool unmap_here(struct ssi_mm *sm)
 {
 	struct ssi_slot slot;
 
-	return ssi_local_slot(&slot, sm) && ssi_unmap(&sm->node[0], mm, &slot);
+	return ssi_local_slot(&slot, sm) && ssi_unmap(&sm->node[0], &slot);
 }
 
-/* What is pending on the kernel host while others are waited for, as that takes no longer. */
-static void settle_meanwhile(struct ssi_mm *sm, struct mm_struct *mm)
+/* What is pending on the kernel host while others are waited for, as that takes no longer.  false: it could not be done. */
+static bool settle_meanwhile(struct ssi_mm *sm)
 {
 	struct ssi_mm_node *here = &sm->node[0];
+	bool done = true;
 
 	if (!raw_spin_trylock(&sm->lock))
-		return;
+		return true;
 	if (here->pending_count && !here->running)
-		unmap_here(sm, mm);
+		done = unmap_here(sm);
 	raw_spin_unlock(&sm->lock);
+	return done;
 }
 
 /* What another CPU may not find pending there. */
-static void settle(struct ssi_mm *sm, struct mm_struct *mm)
+static void settle(struct ssi_mm *sm, struct mm_struct *mm, bool try)
 {
 	struct ssi_mm_node *here = &sm->node[0];
 
 	raw_spin_lock(&sm->lock);
-	if (here->pending_count && !here->running && !may_wait(mm, here, 0) && !unmap_here(sm, mm))
+	if (here->pending_count && !here->running && !may_wait(mm, here, 0) && !(try && unmap_here(sm)))
 		revoke_pending(sm, 0);
 	raw_spin_unlock(&sm->lock);
 }
@@ -167,6 +175,7 @@ void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 {
 	struct ssi_mm *sm = mm->context.ssi;
 	unsigned long flags, nodes;
+	bool try = true;
 
 	if (!sm || start >= TASK_SIZE)
 		return;
@@ -180,10 +189,10 @@ void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 	nodes = take_from(sm, mm, start, end);
 	if (nodes) {
 		ssi_node_revoke_begin(nodes, sm->id, start & PAGE_MASK, end);
-		settle_meanwhile(sm, mm);
+		try = settle_meanwhile(sm);
 		ssi_node_revoke_end(nodes);
 	}
-	settle(sm, mm);
+	settle(sm, mm, try);
 	local_irq_restore(flags);
 }
 
@@ -409,7 +418,7 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 	if (alone && !given)
 		given = map_here(sm, fault);
 	else if (!node && n->running == 1 && n->pending_count && !fault->address)
-		unmap_here(sm, current->mm);
+		unmap_here(sm);
 	count = take_pending(n, maps);
 	if (hot)
 		count = give_hot(current->mm, node, hot, maps, count);

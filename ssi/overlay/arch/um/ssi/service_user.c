@@ -71,7 +71,8 @@ int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int ho
 		o->placed = host_cpu + 1;
 		ssi_pin_thread(o->tid, host_cpu);
 	}
-	count_mapping(s);
+	if (gives)
+		count_mapping(s);
 	return 0;
 }
 
@@ -80,7 +81,8 @@ int ssi_service_end(struct ssi_service *s)
 	ssi_service_flush(s);
 	if (s->error)
 		count_maps(orders_of(s));	/* who knows what is there */
-	count_mapping(s);
+	if (s->gives)
+		count_mapping(s);
 	ssi_arena()->slot[s->slot.number].maps++;
 	ssi_arena()->slot[s->slot.number].map_ns += os_nsecs() - s->begun;
 	__atomic_store_n(&orders_of(s)->owner, STUB_OWNER_NONE, __ATOMIC_RELEASE);

@@ -419,7 +419,7 @@ pte_t *ssi_pte_table(struct mm_struct *mm, unsigned long address, unsigned long 
 bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, const struct ssi_fault *fault,
 	     unsigned long start, unsigned long end);
 /* Do what is pending only, in any mm.  false: it is to be done by the daemon.  ssi_mm.lock held, IRQs disabled. */
-bool ssi_unmap(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot);
+bool ssi_unmap(struct ssi_mm_node *n, const struct ssi_slot *slot);
 
 #endif
 #endif
