@@ -211,6 +211,7 @@ static void quiesce(struct machine *m)
 		pthread_join(m->kernel_thread, NULL);
 	}
 	peers_stop(m);
+	stubs_end(m);
 }
 
 void machine_free(struct machine *m)

@@ -119,6 +119,8 @@ int stubs_open_arena(struct machine *m);
 void stubs_close_arena(struct machine *m);
 int stubs_start(struct machine *m);
 void stubs_stop(struct machine *m);
+/* When nobody holds an mm any more: those that somebody still held when they were stopped. */
+void stubs_end(struct machine *m);
 bool stub_alive(const struct mm *mm);
 /*
  * One with no id yet, started now or out of the store.  NULL: none could be started (said in the log); there is none.

@@ -130,7 +130,9 @@ struct stub_report {
 };
 
 _Static_assert(sizeof(struct stub_orders) == 4096, "the orders of a slot are one page");
-_Static_assert(offsetof(struct stub_orders, op_count) == 12 && offsetof(struct stub_orders, ops) == 32 &&
+_Static_assert(offsetof(struct stub_orders, go) == 0 && offsetof(struct stub_orders, daemon_waits) == 4 &&
+	       offsetof(struct stub_report, parked) == 0 && offsetof(struct stub_report, stub_waits) == 4 &&
+	       offsetof(struct stub_orders, op_count) == 12 && offsetof(struct stub_orders, ops) == 32 &&
 	       offsetof(struct stub_op, offset) == 24 && offsetof(struct stub_op, prot) == 32 &&
 	       offsetof(struct stub_op, kind) == 36 && sizeof(struct stub_op) == 40 &&
 	       offsetof(struct stub_orders, spin) == 2600 && offsetof(struct stub_orders, owner) == 2608 && offsetof(struct stub_orders, other_time) == 2624 && offsetof(struct stub_report, signal) == 12 &&

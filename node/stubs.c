@@ -206,6 +206,22 @@ static void empty_reports(const struct machine *m, const struct mm *mm)
 	}
 }
 
+/* What user code can read of what it was told last. */
+static void empty_orders(const struct mm *mm)
+{
+	struct stub_orders *service = mm_slot(mm, 0).orders;
+
+	memset(service->ops, 0, sizeof(service->ops));
+	memset(service->taken, 0, sizeof(service->taken));
+	for (unsigned i = 1; i < mm->slots; i++) {
+		struct stub_orders *o = mm_slot(mm, i).orders;
+
+		o->spin = 0;
+		o->fs_base = o->gs_base = 0;
+		o->sync = STUB_SYNC_FS | STUB_SYNC_GS;
+	}
+}
+
 /* It has not been resumed since it was fresh. */
 static bool has_not_run(const struct mm *mm, unsigned slot)
 {
@@ -220,10 +236,24 @@ static void restore_thread(const struct machine *m, const struct mm *mm, unsigne
 	const struct stub_fresh *f = &mm->fresh[slot];
 	struct stub_report *r = mm_slot(mm, slot).report;
 
-	mm_slot(mm, slot).orders->spin = 0;
 	memcpy(in_report(mm, slot, f->sp), m->fresh_stack[slot], fresh_stack_size(mm, slot));
 	r->signal = SIGTRAP;
 	r->context_offset = f->context_offset;
+}
+
+/*
+ * It has parked where it did when it was fresh.  The host does not set a signal stack, and does not say so, while one is in
+ * use, which user code can have moved to where this thread sleeps.
+ */
+static bool has_fresh_signal_stack(const struct mm *mm, unsigned slot)
+{
+	const struct stub_fresh *f = &mm->fresh[slot];
+	const struct stub_report *r = mm_slot(mm, slot).report;
+	const ucontext_t *fresh = (const void *)f->context;
+	const ucontext_t *now = (const void *)((const uint8_t *)r + f->context_offset);
+
+	return r->context_offset == f->context_offset && now->uc_stack.ss_sp == fresh->uc_stack.ss_sp &&
+	       now->uc_stack.ss_size == fresh->uc_stack.ss_size;
 }
 
 /* It sleeps, and nothing else runs. */
@@ -237,16 +267,13 @@ static bool reset_thread(struct mm *mm, unsigned slot)
 
 	memcpy(stack, &f->restorer, sizeof(f->restorer));
 	memcpy(stack + sizeof(f->restorer), f->context, CONTEXT_SIZE);
-	s.orders->spin = 0;
 	do {
 		slot_resume(s);
 		if (slot_wait(s, s.orders->go, until))
 			return false;
 	} while (s.report->signal == SIGALRM && --tries);
 	s.orders->ran = 0;
-	s.orders->fs_base = s.orders->gs_base = 0;
-	s.orders->sync = STUB_SYNC_FS | STUB_SYNC_GS;
-	return s.report->signal == SIGTRAP;
+	return s.report->signal == SIGTRAP && has_fresh_signal_stack(mm, slot);
 }
 
 /* After the last use: as it was when it was started, or false: it cannot be. */
@@ -264,6 +291,7 @@ static bool reset(struct machine *m, struct mm *mm)
 	orders->placed = 0;
 	if (!stub_alive(mm) || mm_unmap_all(m, mm))
 		return false;
+	empty_orders(mm);
 	empty_reports(m, mm);
 	for (unsigned i = 1; i < mm->slots; i++) {
 		if (has_not_run(mm, i))
@@ -272,8 +300,6 @@ static bool reset(struct machine *m, struct mm *mm)
 			return false;
 		mm->fp[i].length = 0;
 	}
-	memset(orders->ops, 0, sizeof(orders->ops));	/* user code can read them */
-	memset(orders->taken, 0, sizeof(orders->taken));
 	mm->id = mm->revoked = 0;
 	place_service(m, mm);
 	hurry_thread(mm->pid, HURRY_MUCH);
@@ -700,4 +726,12 @@ void stubs_stop(struct machine *m)
 	}
 	for (unsigned i = 0; i < STUB_SLOTS_MAX; i++)
 		free(m->fresh_stack[i]);
+}
+
+void stubs_end(struct machine *m)
+{
+	struct mm *mm;
+
+	while ((mm = next_given_back(m)))
+		release(m, mm);
 }

@@ -3,6 +3,7 @@
  * What a kernel's primitives cost, as a program sees it: run natively, in stock UML and in a machine.
  *
  *   local [--busy] [CPU [OTHER]]
+ *   local --processes                fork and spawn only, on CPU 0
  *   local --off                      power the machine off that this is the first process of
  *
  * Each line is a key and nanoseconds, the median of several measurements by the clock of the kernel that it runs on.
@@ -224,6 +225,12 @@ int main(int argc, char **argv)
 	if (argc == 2 && strcmp(argv[1], "--off") == 0) {
 		reboot(RB_POWER_OFF);
 		die("reboot");
+	}
+	if (argc == 2 && strcmp(argv[1], "--processes") == 0) {
+		pin(0, 0);
+		measure("fork", 25, 1, fork_and_wait, NULL);
+		measure("spawn", 15, 1, spawn_and_wait, NULL);
+		return 0;
 	}
 	pin(0, cpu);
 	if (busy) {

@@ -24,7 +24,7 @@ guest() {
 # The long ones of tests/guest/list: script 11 runs the others in this shape of machine, as an ordinary user.  What needs
 # several threads of a stub; with --full all programs in three more shapes.
 guest "CPUs 0,1,2" "--mem 2G" --all --cpus 0,1,2 --limit 900 "$GUEST" '* -n 1024' '* -n 1000000' 'move -n 512'
-guest "2 nodes of 2 CPUs" "--nodes 2 --cpus 2" --cpus 2,0,3,1 --limit 300 "$GUEST" 'escape -k ahead' leftover
+guest "2 nodes of 2 CPUs" "--nodes 2 --cpus 2" --all --cpus 2,0,3,1 --limit 300 "$GUEST" 'escape -k ahead' leftover
 if [ -n "${FULL-}" ]; then
 	guest "all on CPUs 0,1,2" "--mem 2G" --all --cpus 0,1,2 --limit 900 "$GUEST"
 	guest "2 nodes of 2 CPUs" "--nodes 2 --cpus 2" --cpus 2,0,3,1 "$GUEST"

@@ -231,7 +231,7 @@ static void race(void)
 
 /* --- a sibling that reports for a thread before it runs --- */
 
-enum { TRAVELLERS = 16, AHEAD_TIMES = 2 };
+enum { TRAVELLERS = 16, AHEAD_TIMES = 2, PAUSES = 2000 };
 static volatile unsigned (*travellers)[1024];		/* pages that are written on another node all the time */
 
 static int cpu_of(const struct guest_node *node, bool inside, int but)
@@ -265,6 +265,8 @@ static __attribute__((noreturn)) void *report_ahead(void *arg)
 		r->signal = SIGBUS;
 		r->code = BUS_ADRERR;
 		r->parked = o->go + 1;
+		for (unsigned i = 0; i < PAUSES; i++)	/* what the thread itself reports must be seen, too */
+			asm volatile("pause");
 	}
 }
 

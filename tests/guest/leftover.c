@@ -8,18 +8,20 @@
 #define _GNU_SOURCE
 #include "guest.h"
 
+#include <sys/mman.h>
 
 #include "../../node/stub.h"
 
 #define PATTERN 0x1ef7a11a5e1f0e15ull
+#define ADDRESS 0x1ef7a11a5000ull
 
 /* Of a report in use: behind its head, and below what the signal stack is used for, with our own registers. */
 enum { HEAD = sizeof(struct stub_report), USED = 8192 };
 
-static void look(const char *what, uintptr_t at, size_t bytes)
+static void look(const char *what, uintptr_t at, size_t bytes, uint64_t pattern)
 {
 	for (const volatile uint64_t *word = (void *)at; (uintptr_t)word < at + bytes; word++)
-		if (*word == PATTERN)
+		if (*word == pattern)
 			guest_fail("%s: what another process has left at %p", what, (const void *)word);
 }
 
@@ -33,11 +35,22 @@ static void look_and_leave(unsigned report, bool used)
 {
 	uintptr_t at = STUB_REPORTS + (uintptr_t)report * STUB_REPORT_SIZE;
 
-	look("report", at, used ? USED : STUB_REPORT_SIZE);
+	look("report", at, used ? USED : STUB_REPORT_SIZE, PATTERN);
 	if (used)
 		leave(at + HEAD, USED - HEAD);
 	else
 		leave(at, STUB_REPORT_SIZE);
+}
+
+/* What the stub is told to do about it stands in its orders. */
+static void map_and_unmap(void)
+{
+	volatile char *page = mmap((void *)ADDRESS, 4096, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+
+	CHECK(page == (void *)ADDRESS);
+	*page = 1;
+	CHECK(munmap((void *)page, 4096) == 0);
 }
 
 static void child(const struct guest_node *node, int index, bool everywhere)
@@ -48,7 +61,8 @@ static void child(const struct guest_node *node, int index, bool everywhere)
 		if (guest_cpu(i) - node->first < node->count)
 			guest_move(0, i);
 	guest_move(0, index);
-	look("orders", STUB_ORDERS, (node->count + 1) * sizeof(struct stub_orders));
+	look("orders", STUB_ORDERS, (node->count + 1) * sizeof(struct stub_orders), ADDRESS);
+	map_and_unmap();
 	for (unsigned report = 0; report <= node->count; report++)
 		look_and_leave(report, report == own || !report);
 	_exit(0);

@@ -7,7 +7,7 @@
  * just now, and the host holds the frames.  Then the stub's service thread is told directly (service_user.c), which is
  * several times faster.  Whatever else there is goes the long way (mm.c).
  *
- * Taking away goes without the daemon as well, also while other nodes use the mm.
+ * Taking away goes without the daemon as well, also while other nodes use the mm; then whole ranges go.
  *
  * What the stub shows already is not mapped again, and not unmapped with what surrounds it: an entry that the stub
  * has been given as it is has no _PAGE_NEEDSYNC, which set_pte() and pte_clear() set.  That it is clear is a hint

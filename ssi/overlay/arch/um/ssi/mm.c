@@ -185,6 +185,8 @@ void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 		return;
 	}
 	end = min(PAGE_ALIGN(end), (unsigned long)TASK_SIZE);
+	if (start >= end)
+		return;
 	local_irq_save(flags);
 	nodes = take_from(sm, mm, start, end);
 	if (nodes) {
