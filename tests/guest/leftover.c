@@ -13,15 +13,17 @@
 #include "../../node/stub.h"
 
 #define PATTERN 0x1ef7a11a5e1f0e15ull
-#define ADDRESS 0x1ef7a11a5000ull
+#define ADDRESS 0x1ef7a1140000ull
+#define AREA (64 * 4096)
 
 /* Of a report in use: behind its head, and below what the signal stack is used for, with our own registers. */
 enum { HEAD = sizeof(struct stub_report), USED = 8192 };
 
-static void look(const char *what, uintptr_t at, size_t bytes, uint64_t pattern)
+/* A word from pattern on, of so many. */
+static void look(const char *what, uintptr_t at, size_t bytes, uint64_t pattern, uint64_t many)
 {
 	for (const volatile uint64_t *word = (void *)at; (uintptr_t)word < at + bytes; word++)
-		if (*word == pattern)
+		if (*word - pattern < many)
 			guest_fail("%s: what another process has left at %p", what, (const void *)word);
 }
 
@@ -35,22 +37,24 @@ static void look_and_leave(unsigned report, bool used)
 {
 	uintptr_t at = STUB_REPORTS + (uintptr_t)report * STUB_REPORT_SIZE;
 
-	look("report", at, used ? USED : STUB_REPORT_SIZE, PATTERN);
+	look("report", at, used ? USED : STUB_REPORT_SIZE, PATTERN, 1);
 	if (used)
 		leave(at + HEAD, USED - HEAD);
 	else
 		leave(at, STUB_REPORT_SIZE);
 }
 
-/* What the stub is told to do about it stands in its orders. */
+/* So many orders for the stub, one for each page, that the next process has fewer at first. */
 static void map_and_unmap(void)
 {
-	volatile char *page = mmap((void *)ADDRESS, 4096, PROT_READ | PROT_WRITE,
-				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	volatile char *area = mmap((void *)ADDRESS, AREA, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_POPULATE, -1, 0);
 
-	CHECK(page == (void *)ADDRESS);
-	*page = 1;
-	CHECK(munmap((void *)page, 4096) == 0);
+	CHECK(area == (void *)ADDRESS);
+	for (size_t i = 0; i < AREA; i += 8192)
+		CHECK(mprotect((void *)(area + i), 4096, PROT_READ) == 0);
+	(void)*area;
+	CHECK(munmap((void *)area, AREA) == 0);
 }
 
 static void child(const struct guest_node *node, int index, bool everywhere)
@@ -61,7 +65,7 @@ static void child(const struct guest_node *node, int index, bool everywhere)
 		if (guest_cpu(i) - node->first < node->count)
 			guest_move(0, i);
 	guest_move(0, index);
-	look("orders", STUB_ORDERS, (node->count + 1) * sizeof(struct stub_orders), ADDRESS);
+	look("orders", STUB_ORDERS, (node->count + 1) * sizeof(struct stub_orders), ADDRESS, AREA);
 	map_and_unmap();
 	for (unsigned report = 0; report <= node->count; report++)
 		look_and_leave(report, report == own || !report);
