@@ -52,7 +52,7 @@ struct mm {
 	unsigned slots;
 	unsigned served_on;		/* 1 + the CPU whose host CPU the service thread is kept on; 0: any */
 	pid_t tid[STUB_SLOTS_MAX];	/* of the CPU threads */
-	pthread_mutex_t lock;		/* map, slot 0, and mapping system calls of the stub */
+	pthread_mutex_t lock;		/* from map to forgot, slot 0, and mapping system calls of the stub */
 	struct mm_node *map;		/* address -> frame and rights, as far as pangead has mapped it */
 	uint32_t kernel_maps, kernel_takes;	/* those of orders when they were looked at last */
 	bool forgot;			/* the stub may show what is not in map */
@@ -406,7 +406,7 @@ struct machine {
 	uint64_t revoked_absent;	/* newest REVOKE of an mm that had no stub here */
 	int arena_fd;			/* stub.h; mapped whole, as it is sparse */
 	uint8_t *arena;
-	uint8_t *fresh_stack[STUB_SLOTS_MAX];	/* of the first stub's CPU threads when they were fresh; reap_lock */
+	uint8_t *fresh_stack[STUB_SLOTS_MAX];	/* of the first stub's CPU threads when they were fresh; written once, by reap_lock */
 	uint64_t fresh_sp[STUB_SLOTS_MAX];	/* where that begins */
 	atomic_ullong stubs;
 	struct link *mm_link;

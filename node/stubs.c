@@ -113,7 +113,7 @@ static bool has_plain_stack(struct machine *m, const struct mm *mm, unsigned slo
 	const uint8_t *stack = in_report(mm, slot, mm->fresh[slot].sp);
 	size_t size = fresh_stack_size(mm, slot);
 	uint8_t **image = &m->fresh_stack[slot];
-	bool same = false;
+	bool same;
 
 	if (size > STUB_GATE_FRAME)
 		return false;
@@ -259,7 +259,7 @@ static bool has_fresh_signal_stack(const struct mm *mm, unsigned slot)
 /* It sleeps, and nothing else runs. */
 static bool reset_thread(struct mm *mm, unsigned slot)
 {
-	struct stub_fresh *f = &mm->fresh[slot];
+	const struct stub_fresh *f = &mm->fresh[slot];
 	struct slot s = mm_slot(mm, slot);
 	uint8_t *stack = in_report(mm, slot, f->sp);
 	uint64_t until = now_ns() + RESET_NS;

@@ -68,7 +68,7 @@ static void free_stubs(struct ssi_mm *sm)
 		sm->node[node].present = false;
 		sm->node[node].pending_count = 0;
 	}
-	sm->area = 0;
+	WRITE_ONCE(sm->area, 0);
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	for_each_set_bit(node, &nodes, SSI_NODES_MAX)
 		ssi_node_free_mm(node, sm->id);

@@ -266,7 +266,7 @@ void ssi_local_executor(void);
 
 /* --- node.c --- */
 struct ssi_node {
-	raw_spinlock_t lock;	/* one request at a time on the mm channel */
+	raw_spinlock_t lock;	/* one request at a time on the mm channel; after ssi_mm.lock, which its holders only try for */
 	raw_spinlock_t send;	/* one message at a time; after lock */
 	__u64 seq;		/* of the newest request */
 	struct ssi_spin spin;	/* for its answer */
@@ -362,7 +362,7 @@ struct ssi_mm {
 	struct ssi_block block;
 	unsigned long gates;	/* where they are mapped; 0: nowhere */
 	unsigned int area;	/* 1 + number of its stub's control area on the kernel host; 0: not known yet */
-	raw_spinlock_t lock;	/* all of node[] */
+	raw_spinlock_t lock;	/* all of node[]; held while the kernel uses the stub of area, and when that is given up */
 	struct ssi_mm_node node[];
 };
 
