@@ -104,6 +104,8 @@ int slot_wait(struct slot slot, uint32_t go, uint64_t until);
 /* Can this host run stubs?  0, or -ENOEXEC: no (said in the log). */
 int mm_probe(struct machine *m);
 void *mm_channel_thread(void *machine);
+/* The kernel needs it no more: its stub is given back when its last user lets go of it. */
+void mm_forget(struct machine *m, uint64_t id);
 /* The kernel has taken stubs that stand in store (stub.h): they have their mm from now on. */
 void mm_note_taken(struct machine *m);
 /* After the executors and the mm thread have ended. */
@@ -358,8 +360,8 @@ void executors_stop(struct machine *m);
 
 /* Keep a thread (0: the calling one) where the host runs this CPU of the machine. */
 void pin_thread(unsigned cpu, pid_t tid);
-/* Or where the calling thread runs just now. */
-void pin_thread_here(pid_t tid);
+/* Or on a CPU of the host, of those it may use. */
+void pin_thread_at(int host_cpu, pid_t tid);
 /*
  * Let a thread run as soon as it is woken, even when user code keeps its CPU busy; what it starts is not like that.
  * Who waits for HURRY_LITTLE has asked before it had to.  false: the host permits only a wish.

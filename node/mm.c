@@ -578,19 +578,20 @@ void mm_put(struct machine *m, struct mm *mm)
 		stub_give_back(m, mm);
 }
 
-static void mm_forget(struct machine *m, uint64_t id)
+void mm_forget(struct machine *m, uint64_t id)
 {
 	struct mm **p, *mm;
 
 	pthread_mutex_lock(&m->mms_lock);
 	p = mm_find(m, id);
 	mm = *p;
-	if (mm)
+	if (mm) {
 		*p = mm->next;
+		m->stubs--;
+	}
 	pthread_mutex_unlock(&m->mms_lock);
 	if (!mm)
 		return;
-	m->stubs--;
 	pthread_mutex_lock(&m->hot_lock);
 	hot_forget(&m->hot, id);
 	pthread_mutex_unlock(&m->hot_lock);

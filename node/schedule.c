@@ -71,15 +71,14 @@ void pin_thread(unsigned cpu, pid_t tid)
 		sched_setaffinity(tid, sizeof(set), &set);
 }
 
-void pin_thread_here(pid_t tid)
+void pin_thread_at(int host_cpu, pid_t tid)
 {
-	int cpu = sched_getcpu();
 	cpu_set_t one;
 
-	if (cpu < 0 || is_off("PANGEA_PIN"))
+	if (host_cpu < 0 || is_off("PANGEA_PIN"))
 		return;
 	CPU_ZERO(&one);
-	CPU_SET(cpu, &one);
+	CPU_SET(host_cpu, &one);
 	sched_setaffinity(tid, sizeof(one), &one);
 }
 

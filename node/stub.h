@@ -177,16 +177,20 @@ struct stub_init {
 #define STUB_MM_NONE	(~0ull)	/* orders.mm of a stub that the kernel has taken and found dead */
 #define STUB_SPARES_MIN	4	/* a pipeline of a shell's worth */
 #define STUB_SPARES_MAX	16	/* those of what has ended included */
+#define STUB_FREED_MAX	32	/* that pangead has not looked at yet */
 
 /*
  * The arena begins with what the kernel counts of its own CPUs' runs; a slot's are written by its CPU only.
  * mapping: odd while it looks at what frames the node holds and gives orders by that.
  *
  * The stubs that pangead has in store stand in spare[], as 1 + the number of their area.  The kernel takes one by writing
- * 0 there and then orders.mm of its slot 0, and wakes who waits for reap_wakes to change; STUB_MM_NONE if it is dead.
+ * 0 there and then orders.mm of its slot 0, or STUB_MM_NONE if it is dead.  The mms that the kernel has ended stand in freed[]
+ * until pangead takes them from there; if that is full, they are said over the mm channel.  Who leaves fewer than
+ * STUB_SPARES_MIN in store or frees an mm wakes who waits for reap_wakes to change.
  */
 struct stub_arena {
 	struct { uint64_t runs, interrupts, user_ns, mapping, maps, map_ns; } slot[STUB_SLOTS_MAX];
+	uint64_t freed[STUB_FREED_MAX];
 	uint32_t spare[STUB_SPARES_MAX];
 	uint32_t reap_wakes;
 };

@@ -149,11 +149,18 @@ static void note_fresh(struct machine *m, struct mm *mm, unsigned slot, unsigned
 
 /* --- used again --- */
 
-/* Where it most likely serves first. */
-static void place_service(const struct machine *m, struct mm *mm)
+/* Where the slot's thread is most likely used next: where the kernel has put it last, or where pangead does. */
+static void place(const struct machine *m, struct mm *mm, unsigned slot)
 {
-	pin_thread(own_node(m)->cpu_start, mm->pid);
-	mm->served_on = own_node(m)->cpu_start + 1;
+	unsigned cpu = own_node(m)->cpu_start + (slot ? slot - 1 : 0);
+	uint32_t placed = mm_slot(mm, slot).orders->placed;
+
+	if (placed)
+		pin_thread_at((int)placed - 1, mm->tid[slot]);
+	else
+		pin_thread(cpu, mm->tid[slot]);
+	if (!slot)
+		mm->served_on = cpu + 1;
 }
 
 static bool sleeps_as_fresh(const struct mm *mm, unsigned slot)
@@ -276,10 +283,10 @@ static bool reset_thread(struct mm *mm, unsigned slot)
 	return s.report->signal == SIGTRAP && has_fresh_signal_stack(mm, slot);
 }
 
-/* After the last use: as it was when it was started, or false: it cannot be. */
+/* After the last use: as it was when it was started, or false: it cannot be.  Not on the CPU that has just ended the process. */
 static bool reset(struct machine *m, struct mm *mm)
 {
-	struct stub_orders *orders = mm_slot(mm, 0).orders;
+	int here = sched_getcpu();
 
 	for (unsigned i = 1; i < mm->slots; i++)
 		if (!has_not_run(mm, i) && !sleeps_as_fresh(mm, i))
@@ -287,24 +294,27 @@ static bool reset(struct machine *m, struct mm *mm)
 	if (!service_is_idle(mm))
 		return false;
 	calm_thread(mm->pid);
-	pin_thread_here(mm->pid);	/* not on the CPU that has just ended the process; until it is used again */
-	orders->placed = 0;
+	pin_thread_at(here, mm->pid);
 	if (!stub_alive(mm) || mm_unmap_all(m, mm))
 		return false;
 	empty_orders(mm);
 	empty_reports(m, mm);
 	for (unsigned i = 1; i < mm->slots; i++) {
-		if (has_not_run(mm, i))
-			restore_thread(m, mm, i);
-		else if (!reset_thread(mm, i))
-			return false;
 		mm->fp[i].length = 0;
+		if (has_not_run(mm, i)) {
+			restore_thread(m, mm, i);
+			continue;
+		}
+		pin_thread_at(here, mm->tid[i]);
+		if (!reset_thread(mm, i))
+			return false;
+		place(m, mm, i);
 	}
 	mm->id = mm->revoked = 0;
-	place_service(m, mm);
+	place(m, mm, 0);
 	hurry_thread(mm->pid, HURRY_MUCH);
-	orders->other_time = 0;
-	__atomic_store_n(&orders->mm, 0, __ATOMIC_RELEASE);
+	mm_slot(mm, 0).orders->other_time = 0;
+	__atomic_store_n(&mm_slot(mm, 0).orders->mm, 0, __ATOMIC_RELEASE);
 	return true;
 }
 
@@ -371,11 +381,11 @@ static int wait_for_threads(struct machine *m, struct mm *mm, bool patient)
 		mm_slot(mm, i).orders->tid = mm->tid[i];
 		if (!ret)
 			note_fresh(m, mm, i, &tries);
-		pin_thread(own_node(m)->cpu_start + i - 1, mm->tid[i]);
+		place(m, mm, i);
 		/* what a thread under SCHED_FIFO starts has nice 0 */
 		setpriority(PRIO_PROCESS, mm->tid[i], getpriority(PRIO_PROCESS, getpid()));
 	}
-	place_service(m, mm);
+	place(m, mm, 0);
 	return ret;
 }
 
@@ -677,11 +687,23 @@ static bool any_given_back(struct machine *m)
 	return any;
 }
 
+static void forget_freed(struct machine *m)
+{
+	uint64_t *freed = arena_of(m)->freed, id;
+
+	for (unsigned i = 0; i < STUB_FREED_MAX; i++) {
+		id = __atomic_load_n(&freed[i], __ATOMIC_RELAXED) ? __atomic_exchange_n(&freed[i], 0, __ATOMIC_ACQUIRE) : 0;
+		if (id)
+			mm_forget(m, id);
+	}
+}
+
 /* One that is given back is sooner there for who waits for a stub than a new one. */
 static bool reap(struct machine *m)
 {
 	struct mm *mm;
 
+	forget_freed(m);
 	mm_note_taken(m);
 	mm = next_given_back(m);
 	if (!mm)

@@ -159,7 +159,9 @@ void ssi_node_free_mm(unsigned int node, __u64 mm)
 		.mm = mm,
 	};
 
-	send_to(node, &msg.hdr);
+	/* on the kernel host who is needed looks for himself, and whose CPU it is goes on */
+	if (node || ssi_free_stub(mm))
+		send_to(node, &msg.hdr);
 }
 
 void ssi_node_interrupt(unsigned int node, unsigned int cpu, __u64 run)

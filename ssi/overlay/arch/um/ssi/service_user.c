@@ -120,14 +120,32 @@ unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm)
 {
 	struct stub_arena *a = ssi_arena();
 	uint32_t number = 0;
+	unsigned i, left = 0;
+
+	for (i = 0; i < STUB_SPARES_MAX; i++) {
+		if (!number)
+			number = take_one(a, i, slot, mm);
+		left += !!__atomic_load_n(&a->spare[i], __ATOMIC_RELAXED);
+	}
+	if (left < STUB_SPARES_MIN)
+		wake_reaper(a);
+	return number;
+}
+
+int ssi_free_stub(unsigned long long mm)
+{
+	struct stub_arena *a = ssi_arena();
 	unsigned i;
 
-	for (i = 0; i < STUB_SPARES_MAX && !number; i++) {
-		number = take_one(a, i, slot, mm);
-		if (number)
-			wake_reaper(a);
+	for (i = 0; i < STUB_FREED_MAX; i++) {
+		uint64_t none = 0;
+
+		if (!__atomic_compare_exchange_n(&a->freed[i], &none, mm, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+			continue;
+		wake_reaper(a);
+		return 0;
 	}
-	return number;
+	return -ENOSPC;
 }
 
 static int wait_report(const struct ssi_service *s, struct stub_orders *o, struct stub_report *r)

@@ -126,6 +126,8 @@ struct ssi_service {
 
 /* A stub in store for that mm, with a living thread for that slot: 1 + the number of its area; 0: there is none. */
 unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm);
+/* Let pangead know that the mm needs its stub no more.  0; -ENOSPC: there is no room to say so. */
+int ssi_free_stub(unsigned long long mm);
 /* gives: it is not for unmapping only.  0; -EBUSY: pangead uses it. */
 int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int host_cpu, int gives);
 /* Everything is done: 0; -ENOMEM: some of it, as the host refused a mapping; -ESRCH: the stub is gone. */
