@@ -298,17 +298,6 @@ static int map_until(struct run *r, unsigned end)
 	return mm_apply(r->executor->machine, r->mm, r->executor->cpu, maps + first, end - first, r->message->map_epoch);
 }
 
-/*
- * Both it and we have one CPU, and who maps goes first there.  A thread that can run already begins before the rest is
- * mapped, which takes longer than all else that is done for it here; it may fault on something of that.  Whatever
- * ends this wait, wait_parked() sees it again.
- */
-static void let_it_begin(const struct run *r)
-{
-	if (r->mapped < r->message->map_count && __atomic_load_n(&r->slot.orders->go, __ATOMIC_ACQUIRE) == r->go)
-		slot_wait(r->slot, r->go, now_ns() + BEGIN_NS);
-}
-
 /* A thread that runs on meanwhile may fault on what is just being mapped. */
 static void map_rest(struct run *r)
 {
@@ -414,7 +403,7 @@ static bool may_come_soon(const struct executor *x, unsigned home)
 }
 
 /* Who brings the frame resumes the thread, so that r->go is what its orders say. */
-static void await_frame(struct run *r)
+static void await_frame(const struct run *r)
 {
 	struct executor *x = r->executor;
 	unsigned home;
@@ -424,6 +413,21 @@ static void await_frame(struct run *r)
 	home = dsm_home(x->machine->dsm, x->waiter.pfn);
 	if (may_come_soon(x, home))
 		peers_await(x->machine, home, &r->slot.orders->go, r->go, &x->frame_spin, &x->overdue);
+}
+
+/*
+ * Both it and we have one CPU, and who maps goes first there, holding mm.lock, which who brings its frames needs.  So the
+ * thread begins before the rest is mapped, which takes longer than all else that is done for it here; it may fault on
+ * something of that.  Whatever ends this wait, wait_parked() sees it again.
+ */
+static void let_it_begin(const struct run *r)
+{
+	uint64_t until = now_ns() + BEGIN_NS;
+
+	if (r->mapped == r->message->map_count)
+		return;
+	await_frame(r);
+	slot_wait(r->slot, r->go, until);
 }
 
 static void send_deferred(struct executor *x)

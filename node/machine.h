@@ -189,8 +189,8 @@ unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead 
 
 /* 0: mapped, go on; 1: the slot is resumed (or the kernel woken) as soon as the frame is here; -errno. */
 int pager_fault(struct machine *m, struct waiter *w);
-/* The frame will be needed at once: ask for it.  The mm.lock of an mm that is to map it held. */
-void pager_want(struct machine *m, uint64_t pfn, enum dsm_state want);
+/* The frames of those maps that are wanted will be needed at once: ask for them.  The mm.lock of an mm that is to map them held. */
+void pager_want(struct machine *m, const struct wire_map *maps, unsigned count);
 /* Has it been mapped, with the rights it wants?  Most likely at least: or it will fault. */
 bool pager_is_mapped(struct machine *m, const struct waiter *w);
 /* 0: mapped, or the mapping has gone; 1: the rights are not here. */
@@ -306,6 +306,8 @@ void peers_kick(struct machine *m);
  */
 void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t wanted, struct spin *spin,
 		 uint64_t *overdue);
+/* The end of m->gathering.  frames_lock held. */
+void peers_send_gathered(struct machine *m);
 /* What has been put off, by whomever. */
 void peers_send_deferred(struct machine *m);
 int peers_start(struct machine *m);
@@ -444,6 +446,7 @@ struct machine {
 	struct waiter *done;
 	struct deferred deferred[DEFERRED_MAX];	/* messages that nobody waits for */
 	unsigned deferred_count;
+	bool gathering;			/* what is sent is put there as well, to go in one message for each node */
 	uint64_t deferred_until;	/* then the first of them has waited long enough */
 	bool deferred_ours;		/* the peers thread sees to some of them, not only executors */
 	uint64_t deadline;		/* when dsm_tick() is next due, as the peers thread knows it */

@@ -414,14 +414,6 @@ static int add_mapping(struct batch *b, const struct wire_map *map)
 	return 0;
 }
 
-/* Frames travel while mappings are made for them. */
-static void want_frames(struct machine *m, const struct wire_map *maps, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++)
-		if (maps[i].prot & WIRE_MAP_WANTED)
-			pager_want(m, maps[i].pfn, mapping_state(maps[i].prot));
-}
-
 /* mm.lock held. */
 static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch)
 {
@@ -429,7 +421,7 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 	int ret = 0;
 
 	if (mm->revoked <= epoch)
-		want_frames(m, maps, count);
+		pager_want(m, maps, count);	/* frames travel while mappings are made for them */
 	own_service(mm);
 	forget_if_old(mm);
 	for (unsigned i = 0; i < count && !ret; i++) {

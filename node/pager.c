@@ -847,11 +847,21 @@ unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead 
 	return i;
 }
 
-void pager_want(struct machine *m, uint64_t pfn, enum dsm_state want)
+void pager_want(struct machine *m, const struct wire_map *maps, unsigned count)
 {
+	bool any = false;
+
+	for (unsigned i = 0; i < count; i++)
+		any |= maps[i].prot & WIRE_MAP_WANTED;
+	if (!any)
+		return;
 	frames_lock(m);
-	if (may_ask(m))
-		dsm_acquire(m->dsm, pfn, want, now_ns());	/* an error is seen by who needs it */
+	m->gathering = true;
+	for (unsigned i = 0; i < count; i++)
+		if (maps[i].prot & WIRE_MAP_WANTED && may_ask(m))
+			/* an error is seen by who needs it */
+			dsm_acquire(m->dsm, maps[i].pfn, mapping_state(maps[i].prot), now_ns());
+	peers_send_gathered(m);
 	frames_unlock(m);
 }
 

@@ -154,6 +154,8 @@ void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg)
 		combine_precede(m, msg->pfn);
 	if (m->combined.on)
 		combine_send(m, to, msg);
+	else if (m->gathering && !msg->page && m->deferred_count < DEFERRED_MAX)
+		m->deferred[m->deferred_count++] = (struct deferred){ to, *msg };
 	else if (msg->type == DSM_DONE && m->deferred_count < DEFERRED_MAX)
 		put_off(m, to, msg);
 	else
@@ -171,6 +173,12 @@ static void send_deferred(struct machine *m)
 
 		send_iov(&m->urgent, to, &iov, 1);
 	}
+}
+
+void peers_send_gathered(struct machine *m)
+{
+	m->gathering = false;
+	send_deferred(m);
 }
 
 /* frames_lock held */
