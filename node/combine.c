@@ -232,7 +232,7 @@ void combine_prepare(struct machine *m, uint64_t pfn)
 	uint64_t id;
 
 	pthread_mutex_lock(&m->frames_lock);
-	id = e->pfn == pfn && e->address ? e->mm : 0;
+	id = e->pfn == pfn ? e->mm : 0;		/* also of the page at the marker, which gets no entry itself */
 	pthread_mutex_unlock(&m->frames_lock);
 	m->combined.mm = id ? mm_find_started(m, id) : NULL;
 	if (m->combined.mm)
