@@ -12,7 +12,8 @@
  * and what it does meanwhile is put off here, and combined if it is the same for frames that follow each other:
  *
  *   send      one message for all
- *   revoke    to Shared, when the content is to be sent: protected all at once, and sent from where it lies
+ *   revoke    to Shared, when the content is to be sent: protected all at once, and sent from where it lies;
+ *             to Invalid: taken out all at once, before what says so is sent
  *   install   written all at once
  *   ready     mapped all at once, or in one with writing them, where somebody has looked ahead for them
  *
@@ -59,10 +60,12 @@ static bool write_arrival(struct machine *m, struct arrival *a, uint64_t pfn, co
 {
 	struct mm *mm = m->combined.mm;
 
-	if (!mm || a->mm != mm->id || a->pfn < pfn || a->pfn + a->count > pfn + count || still_shown(mm, a) < a->count ||
-	    dsm_state(m->dsm, a->pfn) != DSM_SHARED)
+	if (!mm || a->mm != mm->id || a->pfn < pfn || a->pfn + a->count > pfn + count || still_shown(mm, a) < a->count)
 		return false;
-	return pager_write_mapped(m, mm, a->address, a->pfn, pages + (a->pfn - pfn) * NODE_PAGE_SIZE, a->count, DSM_SHARED);
+	for (unsigned i = 0; i < a->count; i++)
+		if (dsm_state(m->dsm, a->pfn + i) != a->state)	/* it is just being revoked */
+			return false;
+	return pager_write_mapped(m, mm, a->address, a->pfn, pages + (a->pfn - pfn) * NODE_PAGE_SIZE, a->count, a->state);
 }
 
 /* Arrivals come in the order of the pages. */
@@ -93,55 +96,97 @@ static const uint8_t *frame_at(const struct machine *m, uint64_t pfn)
 	return m->frames + pfn * NODE_PAGE_SIZE;
 }
 
-static bool is_zero(const struct machine *m, uint64_t pfn)
+static bool is_zero(const uint8_t *page)
 {
-	return !memcmp(frame_at(m, pfn), zero_page, NODE_PAGE_SIZE);
+	return !memcmp(page, zero_page, NODE_PAGE_SIZE);
 }
 
-/* Pages out of the frame cache; those that are zero are not sent. */
-static void send_lent(struct machine *m, unsigned to, struct dsm_msg msg, unsigned count)
+/* Those that are zero are not sent. */
+static void send_pages(struct machine *m, unsigned to, struct dsm_msg msg, const uint8_t *pages, unsigned count)
 {
 	unsigned n;
 
-	for (; count; msg.pfn += n, count -= n) {
-		bool zero = is_zero(m, msg.pfn);
+	for (; count; msg.pfn += n, pages += n * NODE_PAGE_SIZE, count -= n) {
+		bool zero = is_zero(pages);
 
-		for (n = 1; n < count && is_zero(m, msg.pfn + n) == zero; n++)
+		for (n = 1; n < count && is_zero(pages + n * NODE_PAGE_SIZE) == zero; n++)
 			;
 		msg.payload = zero ? DSM_PAYLOAD_ZERO : DSM_PAYLOAD_PAGE;
-		msg.page = zero ? NULL : frame_at(m, msg.pfn);
+		msg.page = zero ? NULL : pages;
 		peers_send_bulk(m, to, &msg, n);
 	}
 }
 
+/* Pages that leave the frame cache. */
+static void send_leaving(struct machine *m, unsigned to, struct dsm_msg msg, unsigned count)
+{
+	unsigned n;
+
+	for (; count; msg.pfn += n, count -= n) {
+		n = count < m->pipe_pages ? count : m->pipe_pages;
+		pager_take(m, msg.pfn, n);
+		send_pages(m, to, msg, m->taken, n);
+	}
+}
+
+static void flush_dropped(struct machine *m)
+{
+	struct combined *c = &m->combined;
+
+	if (c->dropped_count)
+		pager_drop(m, c->dropped, c->dropped_count);
+	c->dropped_count = 0;
+}
+
+/* What they say of frames that are dropped is to be true. */
 static void flush_messages(struct machine *m)
 {
 	struct combined *c = &m->combined;
 	unsigned count = c->count;
 
+	flush_dropped(m);
 	c->count = 0;
 	if (!count)
 		return;
+	if (c->lent && c->leave) {
+		send_leaving(m, c->to, c->msg, count);
+		return;
+	}
 	if (c->lent && c->writable)
 		pager_protect(m, c->msg.pfn, count);
 	if (c->lent)
-		send_lent(m, c->to, c->msg, count);
+		send_pages(m, c->to, c->msg, frame_at(m, c->msg.pfn), count);
 	else
 		peers_send_bulk(m, c->to, &c->msg, count);
 }
 
-bool combine_lend(struct machine *m, uint64_t pfn, enum dsm_state have, const void **page)
+bool combine_lend(struct machine *m, uint64_t pfn, enum dsm_state have, enum dsm_state keep, const void **page)
 {
 	struct combined *c = &m->combined;
-	bool writable = have == DSM_EXCLUSIVE;
+	bool writable = have == DSM_EXCLUSIVE, leave = keep == DSM_INVALID;
 
 	if (!c->on)
 		return false;
 	flush_pages(m);
-	if (c->writable != writable)
+	if (c->writable != writable || c->leave != leave)
 		flush_messages(m);
 	c->writable = writable;
+	c->leave = leave;
 	*page = frame_at(m, pfn);
+	return true;
+}
+
+bool combine_drop(struct machine *m, uint64_t pfn)
+{
+	struct combined *c = &m->combined;
+
+	if (!c->on)
+		return false;
+	flush_pages(m);
+	if (c->dropped + c->dropped_count != pfn)
+		flush_dropped(m);
+	if (!c->dropped_count++)
+		c->dropped = pfn;
 	return true;
 }
 
@@ -176,6 +221,7 @@ void combine_install(struct machine *m, uint64_t pfn, const void *page)
 {
 	struct combined *c = &m->combined;
 
+	flush_dropped(m);
 	if (!c->on || m->rights) {
 		pager_write(m, pfn, page, 1);
 		return;
@@ -188,7 +234,7 @@ void combine_install(struct machine *m, uint64_t pfn, const void *page)
 	}
 }
 
-void combine_ready(struct machine *m, uint64_t pfn)
+void combine_ready(struct machine *m, uint64_t pfn, enum dsm_state state)
 {
 	struct combined *c = &m->combined;
 	struct expected *e = &m->expected[pfn % EXPECTED_MAX];
@@ -197,11 +243,11 @@ void combine_ready(struct machine *m, uint64_t pfn)
 	if (!c->on || e->pfn != pfn || !e->address)
 		return;
 	last = c->arrival_count ? &c->arrivals[c->arrival_count - 1] : NULL;
-	if (last && last->mm == e->mm && last->pfn + last->count == pfn &&
+	if (last && last->mm == e->mm && last->state == state && last->pfn + last->count == pfn &&
 	    last->address + last->count * NODE_PAGE_SIZE == e->address)
 		last->count++;
 	else if (c->arrival_count < ARRIVALS_MAX)	/* the others are mapped when they are used */
-		c->arrivals[c->arrival_count++] = (struct arrival){ e->mm, e->address, pfn, 1 };
+		c->arrivals[c->arrival_count++] = (struct arrival){ e->mm, e->address, pfn, 1, state };
 	e->address = 0;
 }
 
@@ -221,6 +267,7 @@ void combine_precede(struct machine *m, uint64_t pfn)
 void combine_end(struct machine *m)
 {
 	flush_pages(m);
+	flush_dropped(m);
 	if (m->combined.msg.type != DSM_DONE)
 		flush_messages(m);
 	m->combined.on = false;

@@ -217,7 +217,7 @@ static void look_ahead(struct run *r, const struct waiter *fault)
 	unsigned left, count, done;
 	struct ahead pages[AHEAD_STEP];
 
-	left = stream_advance(s, fault->address, fault->want == DSM_SHARED ? AHEAD_READ_MAX : AHEAD_MAX);
+	left = stream_advance(s, fault->address, fault->want == DSM_SHARED ? AHEAD_READ_MAX : AHEAD_WRITE_MAX);
 	for (done = 1; left && done; left -= done) {
 		count = left < AHEAD_STEP ? left : AHEAD_STEP;
 		pthread_mutex_lock(&r->mm->lock);

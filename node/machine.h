@@ -165,6 +165,7 @@ struct waits {
  */
 #define AHEAD_MAX	16		/* pages at a time */
 #define AHEAD_READ_MAX	512		/* likewise, where reading takes them from nobody */
+#define AHEAD_WRITE_MAX	128		/* likewise, of a thread that writes all of them */
 #define AHEAD_STEP	128		/* to pager_ahead() at a time */
 
 struct stream {
@@ -222,6 +223,10 @@ void pager_discard(struct machine *m, const struct wire_range *ranges, unsigned 
 uint64_t pager_present(const struct machine *m);
 /* No store to these frames can happen any more.  frames_lock held. */
 void pager_protect(struct machine *m, uint64_t pfn, unsigned count);
+/* Nobody here can use them any more, and they read as zero.  frames_lock held. */
+void pager_drop(struct machine *m, uint64_t pfn, unsigned count);
+/* Likewise; what they held after the last store is in m->taken then.  At most m->pipe_pages. */
+void pager_take(struct machine *m, uint64_t pfn, unsigned count);
 void pager_write(struct machine *m, uint64_t pfn, const void *pages, unsigned count);
 /*
  * Likewise, and make the entries, to read them or, if they are Exclusive, to write them.  The mm shows these frames
@@ -234,7 +239,7 @@ void pager_stub(struct machine *m, const struct mm *mm, int uffd);
 
 /* --- combine.c: the core's actions for many frames --- */
 
-struct arrival { uint64_t mm, address, pfn; unsigned count; };
+struct arrival { uint64_t mm, address, pfn; unsigned count; enum dsm_state state; };
 
 #define ARRIVALS_MAX 8
 
@@ -246,6 +251,10 @@ struct combined {			/* frames_lock, but for the last three */
 	struct dsm_msg msg;
 	bool lent;			/* its pages are where the frame cache has them */
 	bool writable;			/* and can still be written */
+	bool leave;			/* and do not stay there */
+	/* so many frames, from there on, are not held any more and still there */
+	uint64_t dropped;
+	unsigned dropped_count;
 	/* so many pages that have come have not been written to the frame cache */
 	uint64_t pfn;
 	const uint8_t *pages;
@@ -261,11 +270,12 @@ void combine_begin(struct machine *m, uint64_t now);
 void combine_end(struct machine *m);
 /* The time, which meanwhile stands still. */
 uint64_t combine_now(const struct machine *m);
-/* What the core does meanwhile (dsm.h).  combine_lend: false: there is nothing to be put off. */
-bool combine_lend(struct machine *m, uint64_t pfn, enum dsm_state have, const void **page);
+/* What the core does meanwhile (dsm.h).  combine_lend, combine_drop: false: there is nothing to be put off. */
+bool combine_lend(struct machine *m, uint64_t pfn, enum dsm_state have, enum dsm_state keep, const void **page);
+bool combine_drop(struct machine *m, uint64_t pfn);
 void combine_send(struct machine *m, unsigned to, const struct dsm_msg *msg);
 void combine_install(struct machine *m, uint64_t pfn, const void *page);
-void combine_ready(struct machine *m, uint64_t pfn);
+void combine_ready(struct machine *m, uint64_t pfn, enum dsm_state state);
 /* Nothing is put off any more. */
 void combine_flush(struct machine *m);
 /* Likewise if it is about this frame, for which somebody waits. */

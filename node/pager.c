@@ -170,12 +170,15 @@ static int register_range(int uffd, uint64_t start, uint64_t length)
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? -errno : 0;
 }
 
-static void unprotect(int uffd, uint64_t address)
+static bool unprotect(int uffd, uint64_t address, uint64_t pages)
 {
-	struct uffdio_writeprotect wp = { .range = { address, NODE_PAGE_SIZE } };
+	struct uffdio_writeprotect wp = { .range = { address, pages * NODE_PAGE_SIZE } };
+	int ret;
 
-	while (ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) && errno == EAGAIN)
-		;
+	do
+		ret = ioctl(uffd, UFFDIO_WRITEPROTECT, &wp);
+	while (ret && errno == EAGAIN);
+	return !ret;
 }
 
 static void wake(int uffd, uint64_t address)
@@ -207,7 +210,7 @@ static void map_frame(struct machine *m, const struct mm *mm, uint64_t address, 
 
 	note_shown(m, mm, address, pfn);
 	if (entry && state == DSM_EXCLUSIVE) {
-		unprotect(uffd, address);
+		unprotect(uffd, address, 1);
 		return;
 	}
 	while (ioctl(uffd, UFFDIO_CONTINUE, &c)) {
@@ -218,7 +221,7 @@ static void map_frame(struct machine *m, const struct mm *mm, uint64_t address, 
 				continue;
 			machine_fail(m, "no memory for a frame: %s", strerror(errno));
 		} else if (errno == EEXIST && state == DSM_EXCLUSIVE) {
-			unprotect(uffd, address);
+			unprotect(uffd, address, 1);
 		} else {
 			wake(uffd, address);
 		}
@@ -226,7 +229,10 @@ static void map_frame(struct machine *m, const struct mm *mm, uint64_t address, 
 	}
 }
 
-/* Frames of one state.  One by one only where entries are there already.  frames_lock held. */
+/*
+ * Frames of one state, as map_frame().  Where one has an entry already, most likely all that follow have, which may be for
+ * reading only; what then has none faults.  frames_lock held.
+ */
 static void map_frames(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, uint64_t pages,
 		       enum dsm_state state)
 {
@@ -242,6 +248,9 @@ static void map_frames(struct machine *m, const struct mm *mm, uint64_t address,
 		if (!ioctl(uffd_of(m, mm), UFFDIO_CONTINUE, &c))
 			return;
 		done = c.mapped > 0 ? c.mapped / NODE_PAGE_SIZE : 0;
+		if (!done && errno == EEXIST && pages > 1 && state == DSM_EXCLUSIVE &&
+		    unprotect(uffd_of(m, mm), address, pages))
+			return;
 		if (!done && errno != EAGAIN) {
 			map_frame(m, mm, address, pfn, state, false);
 			done = 1;
@@ -322,6 +331,14 @@ static void wait_for_kernel_maps(struct machine *m)
 	}
 }
 
+/* Nobody here makes entries of these frames meanwhile, and nobody has begun to.  frames_lock held. */
+static void expose_range(struct machine *m, uint64_t pfn, unsigned count)
+{
+	for (uint64_t i = pfn; i < pfn + count; i++)
+		expose_to_kernel(m, i);
+	wait_for_kernel_maps(m);
+}
+
 /* --- from Exclusive to Shared; frames_lock held --- */
 
 void pager_stub(struct machine *m, const struct mm *mm, int uffd)
@@ -397,9 +414,7 @@ void pager_protect(struct machine *m, uint64_t pfn, unsigned count)
 {
 	unsigned n;
 
-	for (uint64_t i = pfn; i < pfn + count; i++)
-		expose_to_kernel(m, i);
-	wait_for_kernel_maps(m);
+	expose_range(m, pfn, count);
 	for (; count; pfn += n, count -= n) {
 		uint64_t at = shown_now(m, pfn);
 
@@ -411,6 +426,20 @@ void pager_protect(struct machine *m, uint64_t pfn, unsigned count)
 	}
 }
 
+/* --- from whatever to Invalid; frames_lock held --- */
+
+void pager_drop(struct machine *m, uint64_t pfn, unsigned count)
+{
+	expose_range(m, pfn, count);
+	punch(m, pfn, count);
+}
+
+void pager_take(struct machine *m, uint64_t pfn, unsigned count)
+{
+	expose_range(m, pfn, count);
+	take(m, pfn, count);
+}
+
 /* --- actions of the coherence core (dsm.h); frames_lock held --- */
 
 static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, enum dsm_state keep,
@@ -418,24 +447,21 @@ static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, 
 {
 	struct machine *m = ctx;
 
-	if (keep == DSM_SHARED && page && combine_lend(m, pfn, have, page))
+	if (page && combine_lend(m, pfn, have, keep, page))
 		return DSM_PAYLOAD_PAGE;
-	if (m->combined.on)
-		combine_flush(m);	/* m->taken is needed */
+	if (!page && combine_drop(m, pfn))
+		return DSM_PAYLOAD_NONE;
+	if (!page) {
+		pager_drop(m, pfn, 1);
+		return DSM_PAYLOAD_NONE;
+	}
 	if (keep == DSM_SHARED) {
 		if (have == DSM_EXCLUSIVE)
 			pager_protect(m, pfn, 1);
 		frame_read(m, pfn, m->taken);
 	} else {
-		expose_to_kernel(m, pfn);
-		wait_for_kernel_maps(m);
-		if (page)
-			take(m, pfn, 1);
-		else
-			punch(m, pfn, 1);
+		pager_take(m, pfn, 1);
 	}
-	if (!page)
-		return DSM_PAYLOAD_NONE;
 	*page = m->taken;
 	return memcmp(m->taken, zero_page, NODE_PAGE_SIZE) ? DSM_PAYLOAD_PAGE : DSM_PAYLOAD_ZERO;
 }
@@ -488,7 +514,7 @@ static void op_ready(void *ctx, uint64_t pfn, enum dsm_state state)
 	struct waiter **p = pending_bucket(m, pfn), *w;
 
 	answered(m, pfn);
-	combine_ready(m, pfn);
+	combine_ready(m, pfn, state);
 	while ((w = *p)) {
 		if (w->pfn != pfn || w->want > state) {
 			p = &w->next;
@@ -826,21 +852,33 @@ static bool ask_ahead(struct machine *m, const struct mm *mm, const struct ahead
 	return true;
 }
 
+/* Is b the page that follows a, n pages on, in both ways, and held with that state, which is enough? */
+static bool held_likewise(const struct machine *m, const struct ahead *a, const struct ahead *b, unsigned n,
+			  enum dsm_state state)
+{
+	return b->address == a->address + n * NODE_PAGE_SIZE && b->pfn == a->pfn + n && b->want <= state &&
+	       dsm_state(m->dsm, b->pfn) == state;
+}
+
 unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead *pages, unsigned count)
 {
 	uint64_t now = now_ns();
-	unsigned i;
+	unsigned i, n;
 
 	frames_lock(m);
 	combine_begin(m, now);
-	for (i = 0; i < count; i++) {
+	for (i = 0; i < count; i += n) {
 		const struct ahead *a = &pages[i];
 		enum dsm_state state = dsm_state(m->dsm, a->pfn);
 
+		n = 1;
 		if (state < a->want && !ask_ahead(m, mm, a, now))
 			break;
-		if (state >= a->want && a->address)
-			map_frame(m, mm, a->address, a->pfn, state, false);
+		if (state < a->want || !a->address)
+			continue;
+		while (i + n < count && held_likewise(m, a, a + n, n, state))
+			n++;
+		map_frames(m, mm, a->address, a->pfn, n, state);
 	}
 	combine_end(m);
 	frames_unlock(m);

@@ -4,6 +4,7 @@
  *
  *   large stream CPU HOME MIB      read so many MiB, one word after the other, on CPU; they are at home on node HOME and
  *                                  were last written there, by a CPU of the same number
+ *   large store CPU HOME MIB       likewise, but store to it: `store`, and, after it has been read on HOME, once more: `upgrade`
  *   large hop FROM TO MIB ROUNDS   from sched_setaffinity() of a process of so many MiB, which only computes, to its first
  *                                  instruction on TO: a median
  *   large random CPU MIB           a page, all of which are stored to in random order
@@ -41,23 +42,61 @@ static void store_pages(volatile uint64_t *words, long mib)
 		words[i] = i;
 }
 
+static void store_words(volatile uint64_t *words, long mib)
+{
+	for (size_t i = 0; i < (size_t)mib << 17; i++)
+		words[i] = i;
+}
+
+/* Of the first word of each page, which tells its number, and the others. */
+static uint64_t load_words(volatile uint64_t *words, long mib)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < (size_t)mib << 17; i++)
+		sum += words[i];
+	return sum;
+}
+
+static void check_sum(uint64_t sum, long mib, size_t step)
+{
+	for (size_t i = 0; i < (size_t)mib << 17; i += step)
+		sum -= i;
+	if (sum) {
+		fprintf(stderr, "large: what was read is not what was written\n");
+		exit(1);
+	}
+}
+
 static void measure_stream(int cpu, int home, long mib)
 {
 	volatile uint64_t *words = map_mib(mib, home);
-	uint64_t start, sum = 0;
+	uint64_t start, sum;
 
 	pin(0, home);
 	store_pages(words, mib);
 	pin(0, cpu);
 	start = now_ns();
-	for (size_t i = 0; i < (size_t)mib << 17; i++)
-		sum += words[i];
+	sum = load_words(words, mib);
 	printf("stream %llu\n", (unsigned long long)(now_ns() - start));
-	for (size_t i = 0; i < (size_t)mib << 17; i += PAGE / 8)
-		sum -= i;
-	if (sum) {
-		fprintf(stderr, "large: what was read is not what was written\n");
-		exit(1);
+	check_sum(sum, mib, PAGE / 8);
+}
+
+static void measure_store(int cpu, int home, long mib)
+{
+	static const char *const what[] = { "store", "upgrade" };
+	volatile uint64_t *words = map_mib(mib, home);
+	uint64_t start;
+
+	pin(0, home);
+	store_pages(words, mib);
+	for (int i = 0; i < 2; i++) {
+		pin(0, cpu);
+		start = now_ns();
+		store_words(words, mib);
+		printf("%s %llu\n", what[i], (unsigned long long)(now_ns() - start));
+		pin(0, home);
+		check_sum(load_words(words, mib), mib, 1);
 	}
 }
 
@@ -193,12 +232,14 @@ int main(int argc, char **argv)
 		number[i - 2] = strtol(argv[i], NULL, 10);
 	if (argc == 5 && !strcmp(argv[1], "stream"))
 		measure_stream((int)number[0], (int)number[1], number[2]);
+	else if (argc == 5 && !strcmp(argv[1], "store"))
+		measure_store((int)number[0], (int)number[1], number[2]);
 	else if (argc == 6 && !strcmp(argv[1], "hop") && number[3] > 0 && number[3] <= 64)
 		measure_hop((int)number[0], (int)number[1], number[2], (size_t)number[3]);
 	else if (argc == 4 && !strcmp(argv[1], "random") && number[1] > 0)
 		measure_random((int)number[0], number[1]);
 	else {
-		fprintf(stderr, "usage: large stream|hop|random ARGUMENT...; see its source\n");
+		fprintf(stderr, "usage: large stream|store|hop|random ARGUMENT...; see its source\n");
 		return 2;
 	}
 	return 0;
