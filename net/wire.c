@@ -132,25 +132,37 @@ static const char *check_run(const struct wire_hdr *hdr)
 	return why;
 }
 
+static const char *check_segment(const struct wire_segment *s)
+{
+	if (s->reserved)
+		return "segment with a reserved field set";
+	if (s->pfn >= PFN_LIMIT)
+		return "segment of a frame out of range";
+	if (s->length == 0 || s->offset + s->length > WIRE_PAGE_SIZE)
+		return "segment of an impossible part of a frame";
+	return NULL;
+}
+
 static const char *check_copy(const struct wire_hdr *hdr)
 {
 	const struct wire_copy *m = (const void *)hdr;
 	const struct wire_segment *segments = (const void *)(m + 1);
 	uint32_t bytes = 0, i;
+	const char *why;
 
-	if (m->flags & ~(__u32)WIRE_COPY_WRITE)
+	if (m->flags != 0 && m->flags != WIRE_COPY_WRITE && m->flags != WIRE_COPY_PAGE)
 		return "COPY with unknown flags";
-	if (m->segment_count == 0 || m->segment_count > WIRE_SEGMENTS_MAX)
+	if (m->segment_count == 0 || m->segment_count > WIRE_SEGMENTS_MAX ||
+	    (m->flags == WIRE_COPY_PAGE && m->segment_count != 2))
 		return "COPY with an impossible number of segments";
 	if (hdr->length < sizeof(*m) + m->segment_count * sizeof(segments[0]))
 		return "COPY whose length does not match its contents";
 	for (i = 0; i < m->segment_count; i++) {
-		if (segments[i].reserved)
-			return "COPY with a reserved field set";
-		if (segments[i].pfn >= PFN_LIMIT)
-			return "COPY of a frame out of range";
-		if (segments[i].length == 0 || segments[i].offset + segments[i].length > WIRE_PAGE_SIZE)
-			return "COPY of an impossible part of a frame";
+		why = check_segment(&segments[i]);
+		if (why)
+			return why;
+		if (m->flags == WIRE_COPY_PAGE && segments[i].length != WIRE_PAGE_SIZE)
+			return "COPY of a part of a page";
 		bytes += segments[i].length;
 	}
 	if (bytes > WIRE_COPY_MAX)
@@ -184,7 +196,14 @@ static const char *check_event(const struct wire_hdr *hdr)
 	why = check_fp(m->flags, m->fp_length);
 	if (why)
 		return why;
-	if (hdr->length != sizeof(*m) + m->fp_length)
+	why = m->argument.length ? check_segment(&m->argument) : NULL;
+	if (why)
+		return why;
+	if (m->argument.length > WIRE_ARGUMENT_MAX)
+		return "EVENT with an impossible argument";
+	if (!m->argument.length && (m->argument.pfn || m->argument.offset || m->argument.reserved))
+		return "EVENT with a reserved field set";
+	if (hdr->length != sizeof(*m) + m->fp_length + ((m->argument.length + 7) & ~7u))
 		return "EVENT whose length does not match its contents";
 	return NULL;
 }
@@ -269,7 +288,7 @@ static const struct rule rules[] = {
 	[WIRE_RUN]	= { ON(WIRE_PURPOSE_CPU), sizeof(struct wire_run), sizeof(struct wire_run) +
 			    WIRE_MAPS_MAX * sizeof(struct wire_map) + WIRE_FP_MAX, true, check_run },
 	[WIRE_EVENT]	= { ON(WIRE_PURPOSE_CPU), sizeof(struct wire_event),
-			    sizeof(struct wire_event) + WIRE_FP_MAX, true, check_event },
+			    sizeof(struct wire_event) + WIRE_FP_MAX + WIRE_ARGUMENT_MAX, true, check_event },
 
 	[WIRE_COPY]	= { ON(WIRE_PURPOSE_CPU), sizeof(struct wire_copy) + sizeof(struct wire_segment),
 			    sizeof(struct wire_copy) + WIRE_SEGMENTS_MAX * sizeof(struct wire_segment) +

@@ -26,13 +26,14 @@
 #endif
 
 #define WIRE_MAGIC		0x61676e50u	/* "Pnga" */
-#define WIRE_VERSION		7
+#define WIRE_VERSION		8
 #define WIRE_PAGE_SIZE		4096
 #define WIRE_NODES_MAX		16
 #define WIRE_CPUS_MAX		64
 #define WIRE_FP_MAX		11008		/* bytes of XSAVE area, AMX included */
-#define WIRE_MAPS_MAX		64		/* map operations in one RUN */
+#define WIRE_MAPS_MAX		192		/* map operations in one RUN */
 #define WIRE_RANGES_MAX		256		/* frame ranges in one DISCARD */
+#define WIRE_ARGUMENT_MAX	128		/* bytes of user memory in an EVENT */
 #define WIRE_COPY_MAX		12288		/* bytes of user memory in one COPY */
 #define WIRE_SEGMENTS_MAX	4		/* pieces of it */
 #define WIRE_FRAMES_MAX		256		/* in one message of the coherence protocol */
@@ -161,7 +162,18 @@ struct wire_run {
 	/* struct wire_map maps[map_count]; __u8 fp[fp_length]; */
 };
 
-/* What ended a RUN.  signal SIGALRM: interrupted; 0: the stub is gone, its mm cannot run on. */
+/* A piece of a frame. */
+struct wire_segment {
+	__le64 pfn;
+	__le16 offset;		/* bytes */
+	__le16 length;		/* bytes, not 0; offset + length is at most WIRE_PAGE_SIZE */
+	__le32 reserved;
+};
+
+/*
+ * What ended a RUN.  signal SIGALRM: interrupted; 0: the stub is gone, its mm cannot run on.  If it is a system call that
+ * reads some bytes of user memory, `argument` may say where they are, if its length is not 0, and what they were then.
+ */
 struct wire_event {
 	struct wire_hdr hdr;
 	__le64 mm;
@@ -173,24 +185,18 @@ struct wire_event {
 	__le64 fault_address;
 	__le32 fault_error;	/* x86 page-fault error code */
 	__le32 fault_trap;	/* x86 trap number */
+	struct wire_segment argument;	/* at most WIRE_ARGUMENT_MAX bytes */
 	__le64 gp[WIRE_GP_COUNT];
-	/* __u8 fp[fp_length]; */
+	/* __u8 fp[fp_length]; __u8 bytes[argument.length], padded to a multiple of 8 */
 };
 
-/* A piece of a frame. */
-struct wire_segment {
-	__le64 pfn;
-	__le16 offset;		/* bytes */
-	__le16 length;		/* bytes, not 0; offset + length is at most WIRE_PAGE_SIZE */
-	__le32 reserved;
-};
-
-enum wire_copy_flags { WIRE_COPY_WRITE = 1 };
+enum wire_copy_flags { WIRE_COPY_WRITE = 1, WIRE_COPY_PAGE = 2 };
 
 /*
  * The kernel reads or writes user memory that it supposes to be held by this CPU's node, so that no frame need
  * travel to the kernel host and back.  The node does the segments in order up to the first whose frame it
- * does not hold with the rights it takes.
+ * does not hold with the rights it takes.  PAGE: it copies the first segment, a whole frame, to the second, both or
+ * none, if it holds that Exclusive.
  */
 struct wire_copy {
 	struct wire_hdr hdr;
@@ -282,7 +288,7 @@ WIRE_ASSERT_SIZE(wire_refuse, 176);
 WIRE_ASSERT_SIZE(wire_map, 24);
 WIRE_ASSERT_SIZE(wire_clock, 64);
 WIRE_ASSERT_SIZE(wire_run, 344);
-WIRE_ASSERT_SIZE(wire_event, 272);
+WIRE_ASSERT_SIZE(wire_event, 288);
 WIRE_ASSERT_SIZE(wire_segment, 16);
 WIRE_ASSERT_SIZE(wire_copy, 24);
 WIRE_ASSERT_SIZE(wire_copied, 24);

@@ -21,7 +21,8 @@
  * whoever makes an entry or copies holds the lock; the kernel on the kernel host does not, but obeys m->rights, which
  * the core has changed before it takes something away (pager.c), and after it has installed something: so there that is
  * written at once.  What the core says of one frame depends on no other.  And of one frame it says two things only where a
- * content that came is sent on at once, so all that came is written before anything is revoked.
+ * content that came is sent on at once, so all that came is written before anything is revoked; and where it is discarded
+ * and given away in one, so what is dropped is dropped before anything is sent.
  */
 #define _GNU_SOURCE
 #include <string.h>
@@ -55,16 +56,16 @@ static unsigned still_shown(struct mm *mm, const struct arrival *a)
 	return n;
 }
 
-/* Pages that are all to be mapped, so that writing and mapping them is one thing; false: they must be written. */
-static bool write_arrival(struct machine *m, struct arrival *a, uint64_t pfn, const uint8_t *pages, unsigned count)
+/* Pages that are all to be mapped, so that writing and mapping them is one thing; the others must be written.  How many are. */
+static unsigned write_arrival(struct machine *m, const struct arrival *a, uint64_t pfn, const uint8_t *pages, unsigned count)
 {
 	struct mm *mm = m->combined.mm;
 
 	if (!mm || a->mm != mm->id || a->pfn < pfn || a->pfn + a->count > pfn + count || still_shown(mm, a) < a->count)
-		return false;
+		return 0;
 	for (unsigned i = 0; i < a->count; i++)
 		if (dsm_state(m->dsm, a->pfn + i) != a->state)	/* it is just being revoked */
-			return false;
+			return 0;
 	return pager_write_mapped(m, mm, a->address, a->pfn, pages + (a->pfn - pfn) * NODE_PAGE_SIZE, a->count, a->state);
 }
 
@@ -76,13 +77,16 @@ static void flush_pages(struct machine *m)
 
 	for (unsigned i = 0; at < end && i < c->arrival_count; i++) {
 		struct arrival *a = &c->arrivals[i];
+		unsigned done = write_arrival(m, a, at, c->pages + (at - c->pfn) * NODE_PAGE_SIZE, end - at);
 
-		if (!write_arrival(m, a, at, c->pages + (at - c->pfn) * NODE_PAGE_SIZE, end - at))
+		if (!done)
 			continue;
 		if (a->pfn > at)
 			pager_write(m, at, c->pages + (at - c->pfn) * NODE_PAGE_SIZE, a->pfn - at);
-		at = a->pfn + a->count;
-		a->count = 0;
+		a->address += done * NODE_PAGE_SIZE;
+		a->pfn += done;
+		a->count -= done;
+		at = a->pfn;
 	}
 	if (at < end)
 		pager_write(m, at, c->pages + (at - c->pfn) * NODE_PAGE_SIZE, end - at);

@@ -248,8 +248,9 @@ static void resume(struct run *r)
 }
 
 /*
- * What the kernel has told to be wanted was asked for before it was mapped.  As it comes it is mapped, and what comes last
- * resumes the slot: 1; 0: everything is here; -errno.
+ * What the kernel has told to be wanted was asked for before it was mapped.  As it comes it is mapped, and the last of these
+ * that was not here resumes the slot: 1; 0: everything is here; -errno.  What comes later still, from another home, is faulted
+ * on.
  */
 static int await_wanted(struct run *r)
 {
@@ -415,26 +416,29 @@ static void await_frame(const struct run *r)
 		peers_await(x->machine, home, &r->slot.orders->go, r->go, &x->frame_spin, &x->overdue);
 }
 
-/*
- * Both it and we have one CPU, and who maps goes first there, holding mm.lock, which who brings its frames needs.  So the
- * thread begins before the rest is mapped, which takes longer than all else that is done for it here; it may fault on
- * something of that.  Whatever ends this wait, wait_parked() sees it again.
- */
-static void let_it_begin(const struct run *r)
-{
-	uint64_t until = now_ns() + BEGIN_NS;
-
-	if (r->mapped == r->message->map_count)
-		return;
-	await_frame(r);
-	slot_wait(r->slot, r->go, until);
-}
-
 static void send_deferred(struct executor *x)
 {
 	if (x->overdue != UINT64_MAX)
 		peers_send_deferred(x->machine);
 	x->overdue = UINT64_MAX;
+}
+
+/*
+ * Both it and we have one CPU, and who maps goes first there, holding mm.lock, which who brings its frames needs.  So the
+ * thread begins before the rest is mapped, which takes longer than all else that is done for it here; it may fault on
+ * something of that.  Whatever ends this wait, wait_parked() sees it again.
+ */
+static void let_it_begin(struct run *r)
+{
+	uint64_t until = now_ns() + BEGIN_NS;
+	struct executor *x = r->executor;
+
+	if (r->mapped == r->message->map_count)
+		return;
+	await_frame(r);
+	if (x->overdue < until && slot_wait(r->slot, r->go, x->overdue) == -EAGAIN)
+		send_deferred(x);
+	slot_wait(r->slot, r->go, until);
 }
 
 /*
@@ -527,18 +531,73 @@ static int execute(struct run *r)
 
 /* --- the answer --- */
 
+/*
+ * System calls that begin by reading some bytes of user memory, once: the argument that says where, and how many at most.
+ * The kernel need not ask for them then.  Not what may wait for another thread before it reads.
+ */
+#define PATH_BYTES WIRE_ARGUMENT_MAX	/* of most paths all, and the kernel reads on where it ends */
+
+static const struct { uint16_t nr; uint8_t gp, length; } arguments[] = {
+	{ SYS_rt_sigaction, CONTEXT_SI, 32 }, { SYS_rt_sigprocmask, CONTEXT_SI, 8 },
+	{ SYS_open, CONTEXT_DI, PATH_BYTES }, { SYS_openat, CONTEXT_SI, PATH_BYTES },
+	{ SYS_stat, CONTEXT_DI, PATH_BYTES }, { SYS_lstat, CONTEXT_DI, PATH_BYTES },
+	{ SYS_newfstatat, CONTEXT_SI, PATH_BYTES }, { SYS_statx, CONTEXT_SI, PATH_BYTES },
+	{ SYS_access, CONTEXT_DI, PATH_BYTES }, { SYS_faccessat, CONTEXT_SI, PATH_BYTES },
+	{ SYS_faccessat2, CONTEXT_SI, PATH_BYTES }, { SYS_readlink, CONTEXT_DI, PATH_BYTES },
+	{ SYS_readlinkat, CONTEXT_SI, PATH_BYTES }, { SYS_unlink, CONTEXT_DI, PATH_BYTES },
+	{ SYS_unlinkat, CONTEXT_SI, PATH_BYTES }, { SYS_mkdir, CONTEXT_DI, PATH_BYTES },
+	{ SYS_chdir, CONTEXT_DI, PATH_BYTES },
+};
+
+/* So many bytes there, as far as they lie in one page that user code can read; length 0: none do. */
+static struct wire_segment locate(struct mm *mm, uint64_t address, unsigned length)
+{
+	unsigned offset = address % NODE_PAGE_SIZE, rest = NODE_PAGE_SIZE - offset;
+	struct mapping mapping = { 0 };
+
+	if (address && address < STUB_USER_END) {
+		pthread_mutex_lock(&mm->lock);
+		mapping = mm_lookup(mm, address - offset);
+		pthread_mutex_unlock(&mm->lock);
+	}
+	if (!(mapping.prot & PROT_READ))
+		return (struct wire_segment){ 0 };
+	return (struct wire_segment){ .pfn = mapping.pfn, .offset = offset, .length = length < rest ? length : rest };
+}
+
+/* event->argument, and its bytes, if it is such a call and the frame is here. */
+static void add_argument(const struct run *r, struct wire_event *event, uint8_t *bytes)
+{
+	struct wire_segment s = { 0 };
+	unsigned i = 0;
+	size_t n;
+
+	while (i < sizeof(arguments) / sizeof(arguments[0]) && arguments[i].nr != event->gp[CONTEXT_ORIG_AX])
+		i++;
+	if (i < sizeof(arguments) / sizeof(arguments[0]))
+		s = locate(r->mm, event->gp[arguments[i].gp], arguments[i].length);
+	if (s.length && pager_copy(r->executor->machine, &s, 1, false, bytes, &n) == 1)
+		event->argument = s;
+}
+
 static int send_event(struct run *r, struct wire_event *event, const void *fp, uint32_t fp_length)
 {
-	struct iovec iov[2] = { { event, sizeof(*event) }, { (void *)fp, fp_length } };
+	uint8_t bytes[WIRE_ARGUMENT_MAX] = { 0 };
+	struct iovec iov[3] = { { event, sizeof(*event) }, { (void *)fp, fp_length } };
+	unsigned count = fp_length ? 2 : 1;
 
-	event->hdr.length = sizeof(*event) + fp_length;
+	if (event->signal == SIGSYS && r->executor->machine->config.layout.self)
+		add_argument(r, event, bytes);
+	if (event->argument.length)
+		iov[count++] = (struct iovec){ bytes, (event->argument.length + 7) & ~7u };
+	event->hdr.length = sizeof(*event) + fp_length + ((event->argument.length + 7) & ~7u);
 	event->hdr.type = WIRE_EVENT;
 	event->hdr.seq = r->message->hdr.seq;
 	event->mm = r->message->mm;
 	event->area = r->mm && !r->executor->machine->config.layout.self ? r->mm->area_number + 1 : 0;
 	event->fp_length = fp_length;
 	event->flags = fp_length ? WIRE_RUN_FP : 0;
-	return link_send(r->executor->link, iov, fp_length ? 2 : 1);
+	return link_send(r->executor->link, iov, count);
 }
 
 /* The registers that the run was given, unchanged: it has not begun, or cannot. */
@@ -628,6 +687,10 @@ static int handle_copy(struct executor *x, const struct wire_copy *msg)
 	struct iovec iov[2] = { { &reply, sizeof(reply) }, { x->data, 0 } };
 	size_t bytes;
 
+	if (msg->flags & WIRE_COPY_PAGE) {
+		reply.done = pager_copy_page(x->machine, segments[0].pfn, segments[1].pfn);
+		return link_send(x->link, iov, 1);
+	}
 	reply.done = pager_copy(x->machine, segments, msg->segment_count, write, data, &bytes);
 	if (!write && bytes) {
 		iov[1].iov_len = (bytes + 7) & ~7ul;

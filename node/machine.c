@@ -203,8 +203,8 @@ static void quiesce(struct machine *m)
 		pthread_join(m->mm_thread, NULL);
 		m->mm_link->ops->free(m->mm_link);
 	}
-	mm_forget_all(m);
 	stubs_stop(m);
+	mm_forget_all(m);
 	if (m->kernel_thread) {
 		if (write(m->kernel_stop, &one, sizeof(one)) < 0)
 			log_line(LOG_WARNING, "eventfd: %s", strerror(errno));

@@ -108,7 +108,7 @@ void *mm_channel_thread(void *machine);
 void mm_forget(struct machine *m, uint64_t id);
 /* The kernel has taken stubs that stand in store (stub.h): they have their mm from now on. */
 void mm_note_taken(struct machine *m);
-/* After the executors and the mm thread have ended. */
+/* After the executors, the mm thread and the reaper have ended. */
 void mm_forget_all(struct machine *m);
 /* Of a stub whose mm is used no more: user code's mappings go.  0, or -errno: it cannot be used again. */
 int mm_unmap_all(struct machine *m, struct mm *mm);
@@ -163,9 +163,9 @@ struct waits {
  * Someone who faults on one page after the other gets the next ones before asking (pager.c).  [marker, end) was
  * asked for last; the page at marker is left without an entry, so that its use shows that more will be wanted.
  */
-#define AHEAD_MAX	16		/* pages at a time */
-#define AHEAD_READ_MAX	512		/* likewise, where reading takes them from nobody */
-#define AHEAD_WRITE_MAX	128		/* likewise, of a thread that writes all of them */
+#define AHEAD_MAX	16		/* pages at a time, of the kernel */
+#define AHEAD_READ_MAX	512		/* of a thread that reads, which takes them from nobody */
+#define AHEAD_WRITE_MAX	128		/* of one that writes */
 #define AHEAD_STEP	128		/* to pager_ahead() at a time */
 
 struct stream {
@@ -206,6 +206,8 @@ void pager_map_held(struct machine *m, const struct mm *mm, uint64_t address, ui
  */
 unsigned pager_copy(struct machine *m, const struct wire_segment *segments, unsigned count, bool write,
 		    uint8_t *data, size_t *bytes);
+/* One frame to another, if this node holds them with the rights that takes.  Returns how many have been used: 2 or 0. */
+unsigned pager_copy_page(struct machine *m, uint64_t from, uint64_t to);
 /* The stub is gone: nobody is to resume its thread any more.  go: orders.go when that has been done already. */
 void pager_cancel(struct machine *m, struct waiter *w, uint32_t go);
 /*
@@ -230,10 +232,11 @@ void pager_take(struct machine *m, uint64_t pfn, unsigned count);
 void pager_write(struct machine *m, uint64_t pfn, const void *pages, unsigned count);
 /*
  * Likewise, and make the entries, to read them or, if they are Exclusive, to write them.  The mm shows these frames
- * there, and its lock is held too.  false: not all of them has been done.
+ * there, and its lock is held too.  Returns how many, from the first on, have been done: user code may have written to
+ * them since.
  */
-bool pager_write_mapped(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, const void *pages,
-			unsigned count, enum dsm_state state);
+unsigned pager_write_mapped(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, const void *pages,
+			    unsigned count, enum dsm_state state);
 /* The mm has a stub with this userfaultfd, or, -1, has none any more.  No lock held. */
 void pager_stub(struct machine *m, const struct mm *mm, int uffd);
 

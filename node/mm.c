@@ -2,7 +2,8 @@
 /*
  * Address spaces that have a stub on this node.
  *
- * An mm gets its stub with the first RUN that names it and loses it with MM_FREE.  Besides the stub's host
+ * An mm gets its stub with the first RUN that names it, or from the kernel on its host, and loses it with MM_FREE or, there,
+ * by the kernel's word in the arena (stub.h).  Besides the stub's host
  * mappings, pangead keeps its own table from address to frame, because a userfaultfd fault names an address
  * only.  Host mappings are a cache of that table, which is a cache of the kernel's page tables: when
  * the host refuses another mapping (vm.max_map_count), everything is dropped, and comes back by faults.

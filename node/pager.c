@@ -261,8 +261,8 @@ static void map_frames(struct machine *m, const struct mm *mm, uint64_t address,
 	}
 }
 
-bool pager_write_mapped(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, const void *pages,
-			unsigned count, enum dsm_state state)
+unsigned pager_write_mapped(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, const void *pages,
+			    unsigned count, enum dsm_state state)
 {
 	struct uffdio_copy c = {
 		.dst = address, .src = (uintptr_t)pages, .len = count * NODE_PAGE_SIZE,
@@ -271,7 +271,9 @@ bool pager_write_mapped(struct machine *m, const struct mm *mm, uint64_t address
 
 	for (unsigned i = 0; i < count; i++)
 		note_shown(m, mm, address + i * NODE_PAGE_SIZE, pfn + i);
-	return !ioctl(mm->uffd, UFFDIO_COPY, &c);
+	if (!ioctl(mm->uffd, UFFDIO_COPY, &c))
+		return count;
+	return c.copy > 0 ? c.copy / NODE_PAGE_SIZE : 0;
 }
 
 void pager_map_held(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, uint64_t pages)
@@ -478,7 +480,7 @@ static bool give(struct machine *m, uint64_t pfn, enum dsm_state state, const vo
 		return false;
 	mapping = mm_lookup(w->mm, w->address);
 	w->given = mapping.prot && mapping.pfn == pfn &&
-		   pager_write_mapped(m, w->mm, w->address, pfn, page, 1, state);
+		   pager_write_mapped(m, w->mm, w->address, pfn, page, 1, state) == 1;
 	pthread_mutex_unlock(&w->mm->lock);
 	return w->given;
 }
@@ -803,6 +805,22 @@ unsigned pager_copy(struct machine *m, const struct wire_segment *segments, unsi
 	}
 	pthread_mutex_unlock(&m->frames_lock);
 	return i;
+}
+
+unsigned pager_copy_page(struct machine *m, uint64_t from, uint64_t to)
+{
+	uint64_t frames = m->config.layout.frames;
+	unsigned done = 0;
+
+	if (from >= frames || to >= frames || from == to)
+		return 0;
+	pthread_mutex_lock(&m->frames_lock);
+	if (dsm_state(m->dsm, from) >= DSM_SHARED && dsm_state(m->dsm, to) == DSM_EXCLUSIVE) {
+		memcpy(m->frames + to * NODE_PAGE_SIZE, m->frames + from * NODE_PAGE_SIZE, NODE_PAGE_SIZE);
+		done = 2;
+	}
+	pthread_mutex_unlock(&m->frames_lock);
+	return done;
 }
 
 /* --- looking ahead --- */

@@ -737,7 +737,6 @@ int stubs_start(struct machine *m)
 	return -pthread_create(&m->reap_thread, NULL, reap_thread, m);
 }
 
-/* After mm_forget_all(). */
 void stubs_stop(struct machine *m)
 {
 	wake_reaper(m);
@@ -746,6 +745,7 @@ void stubs_stop(struct machine *m)
 		next = mm->next;
 		release(m, mm);
 	}
+	m->spare = NULL;
 	for (unsigned i = 0; i < STUB_SLOTS_MAX; i++)
 		free(m->fresh_stack[i]);
 }

@@ -123,6 +123,13 @@ static void make_event_large(void)
 	m.event.fp_length = WIRE_FP_MAX;
 }
 
+static void make_event_argument(void)
+{
+	begin(WIRE_EVENT, sizeof(m.event) + 40);
+	m.event.signal = 31;
+	m.event.argument = (struct wire_segment){ .pfn = 9, .offset = 4000, .length = 33 };
+}
+
 static struct wire_segment *copy_segment(unsigned i)
 {
 	return (struct wire_segment *)(m.bytes + sizeof(m.copy)) + i;
@@ -133,6 +140,15 @@ static void make_copy_small(void)
 	begin(WIRE_COPY, sizeof(m.copy) + sizeof(struct wire_segment));
 	m.copy.segment_count = 1;
 	*copy_segment(0) = (struct wire_segment){ .pfn = (1ULL << 36) - 1, .offset = 4095, .length = 1 };
+}
+
+static void make_copy_page(void)
+{
+	begin(WIRE_COPY, sizeof(m.copy) + 2 * sizeof(struct wire_segment));
+	m.copy.flags = WIRE_COPY_PAGE;
+	m.copy.segment_count = 2;
+	for (unsigned i = 0; i < 2; i++)
+		*copy_segment(i) = (struct wire_segment){ .pfn = i, .length = WIRE_PAGE_SIZE };
 }
 
 static void make_copy_large(void)
@@ -270,8 +286,10 @@ static const struct {
 	{ "RUN remove all", make_run_remove_all, WIRE_PURPOSE_CPU },
 	{ "EVENT small", make_event_small, WIRE_PURPOSE_CPU },
 	{ "EVENT large", make_event_large, WIRE_PURPOSE_CPU },
+	{ "EVENT argument", make_event_argument, WIRE_PURPOSE_CPU },
 	{ "COPY small", make_copy_small, WIRE_PURPOSE_CPU },
 	{ "COPY large", make_copy_large, WIRE_PURPOSE_CPU },
+	{ "COPY page", make_copy_page, WIRE_PURPOSE_CPU },
 	{ "COPIED small", make_copied_small, WIRE_PURPOSE_CPU },
 	{ "COPIED large", make_copied_large, WIRE_PURPOSE_CPU },
 	{ "INTERRUPT", make_interrupt, WIRE_PURPOSE_MM },
@@ -477,8 +495,11 @@ static void fields_of_cpu(void **state)
 		FINE(make_run_remove_all, run_map(0)->prot = 1),
 		BAD(make_run_remove_all, run_map(0)->prot = 1; run_map(0)->addr = (1ULL << 47) - 4096),
 		BAD(make_run_small, m.run.reserved = 1),
-		BAD(make_copy_small, m.copy.flags = 2),
+		BAD(make_copy_small, m.copy.flags = 4),
 		BAD(make_copy_small, m.copy.flags = WIRE_COPY_WRITE),
+		BAD(make_copy_small, m.copy.flags = WIRE_COPY_PAGE),
+		BAD(make_copy_page, m.copy.flags = WIRE_COPY_PAGE | WIRE_COPY_WRITE),
+		BAD(make_copy_page, copy_segment(1)->length = 4088),
 		BAD(make_copy_small, m.copy.segment_count = 0),
 		BAD(make_copy_small, m.copy.segment_count = 2),
 		BAD(make_copy_small, copy_segment(0)->length = 0),
@@ -499,6 +520,13 @@ static void fields_of_cpu(void **state)
 		FINE(make_event_small, m.event.area = 0xffff),
 		BAD(make_event_small, m.event.fp_length = 512),
 		FINE(make_event_small, m.event.signal = 0),
+		BAD(make_event_small, m.event.argument.pfn = 1),
+		BAD(make_event_argument, m.event.argument.length = 41),
+		BAD(make_event_argument, m.event.argument.offset = 4070),
+		BAD(make_event_argument, m.event.argument.pfn = 1ull << 36),
+		BAD(make_event_argument, m.event.argument.reserved = 1),
+		BAD(make_event_argument, m.event.argument.offset = 0; m.event.argument.length = 136; m.hdr.length = sizeof(m.event) + 136),
+		FINE(make_event_argument, m.event.argument.length = 40),
 		BAD(make_event_large, m.event.fp_length = 0),
 		BAD(make_event_large, m.event.fp_length = 504; m.hdr.length = sizeof(m.event) + 504),
 		FINE(make_event_large, m.event.fp_length = 512; m.hdr.length = sizeof(m.event) + 512),

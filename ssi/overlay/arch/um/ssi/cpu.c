@@ -14,6 +14,7 @@
 #include <linux/sched/task.h>
 #include <linux/smp.h>
 #include <asm/mmu_context.h>
+#include <asm/unistd.h>
 #include <kern_util.h>
 #include <os.h>
 #include <skas.h>
@@ -195,6 +196,7 @@ static void enter(struct ssi_cpu *c, struct ssi_mm *sm, unsigned int node, const
 {
 	u64 epoch;
 
+	c->snapshot.stay.pid = c->argument.stay.pid = 0;
 	memset(&c->msg.run, 0, sizeof(c->msg.run));
 	c->msg.run.mm = sm->id;
 	c->msg.run.map_count = ssi_mm_enter(sm, node, fault, hot, run_maps(c), &epoch);
@@ -211,6 +213,18 @@ static void take_fp(struct ssi_cpu *c, struct uml_pt_regs *regs)
 	memcpy(c->fp, event + 1, event->fp_length);
 	c->fp_length = event->fp_length;
 	c->fp_mm = event->mm;
+}
+
+static void take_argument(struct ssi_cpu *c)
+{
+	const struct wire_event *event = &c->msg.event;
+	struct ssi_argument *a = &c->argument;
+
+	if (!event->argument.length)
+		return;
+	a->stay = ssi_stay();
+	a->at = event->argument;
+	memcpy(a->bytes, (const u8 *)(event + 1) + event->fp_length, a->at.length);
 }
 
 static bool is_event(u32 signal)
@@ -256,13 +270,14 @@ static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 		note_answer(sent, os_nsecs());
 	if (event->hdr.type != WIRE_EVENT || event->hdr.seq != c->run || event->mm != current->mm->context.ssi->id)
 		ssi_cpu_lost("it has answered what was not asked");
-	if (event->fp_length > host_fp_size || !is_event(event->signal))
+	if (event->fp_length > host_fp_size || !is_event(event->signal) || event->argument.length > WIRE_ARGUMENT_MAX)
 		ssi_cpu_lost("it has sent an event that there is not");
 	memcpy(regs->gp, event->gp, sizeof(event->gp));
 	regs->faultinfo.cr2 = event->fault_address;
 	regs->faultinfo.error_code = event->fault_error;
 	regs->faultinfo.trap_no = event->fault_trap;
 	take_fp(c, regs);
+	take_argument(c);
 	/* for good: who runs without loading trusts what was last exchanged, which loading does not keep */
 	if (!ssi_cpu_node(raw_smp_processor_id()))
 		WRITE_ONCE(current->mm->context.ssi->area, event->area);
@@ -360,6 +375,11 @@ static const struct ssi_hot *arrive(struct trail *t, u64 mm, unsigned int node, 
 	return arrived ? &t->hot : NULL;
 }
 
+static bool reads_many(unsigned long nr)
+{
+	return nr == __NR_execve || nr == __NR_execveat;
+}
+
 /* One stay in user mode. */
 static void run_user(struct uml_pt_regs *regs, struct trail *t)
 {
@@ -406,6 +426,8 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		ssi_gate_leave(sm, regs);
 	else if (!ssi_gate_pass(sm, regs))
 		ssi_gate_consider(c->sites, sm, regs);
+	if (signal == SIGSYS && node && reads_many(regs->gp[HOST_ORIG_AX]))
+		ssi_snapshot_begin();
 	if (signal == SIGSEGV && !node && FAULT_WRITE(regs->faultinfo))
 		ssi_block_fault(regs->faultinfo.cr2);
 	if (t->fault.frame)

@@ -13,7 +13,7 @@
  *
  * Per frame:  away   it may be held elsewhere than at the kernel host
  *             stale  it was freed while away, and must be discarded before it is used
- *             zero   it was discarded, or never used, and was allocated since
+ *             zero   it was discarded, or never used, and was allocated since; what is copied to it as a whole ends that
  */
 #include <linux/bitmap.h>
 #include <linux/gfp.h>
@@ -130,6 +130,17 @@ void ssi_clear_user_page(void *address, struct page *page)
 {
 	if (!ready || !test_and_clear_bit(page_to_pfn(page), zero))
 		clear_page(address);
+}
+
+void ssi_copy_user_page(void *to, void *from, struct page *page)
+{
+	unsigned long pfn = page_to_pfn(page);
+
+	if (!ready || !home_of(pfn) || home_of(pfn) != ssi_cpu_node(raw_smp_processor_id()) ||
+	    !ssi_copy_page_there(pfn, PHYS_PFN(__pa(from))))
+		copy_page(to, from);
+	if (ready)
+		clear_bit(pfn, zero);
 }
 
 /* Frames are about to be mapped on a node. */

@@ -17,7 +17,8 @@
  * forgotten, and learned anew.  It never gives more than its program may access, and writes to private memory only.  What it
  * takes in vain is at most HABIT_MAX pages a process.
  *
- * On the kernel host only, where giving a page does not bring its frame from elsewhere.
+ * On other nodes the frames of these pages are all asked for at once, and the task waits for the last of them, instead of for
+ * one after the other (mm.c, give_also()).
  */
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -309,6 +310,6 @@ void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages)
 		follow(s, s->origin);
 		WRITE_ONCE(s->settled, true);
 	}
-	if (READ_ONCE(s->followed) && !ssi_cpu_node(raw_smp_processor_id()))
+	if (READ_ONCE(s->followed))
 		give(s, current->mm, pages);
 }

@@ -333,6 +333,30 @@ static unsigned int give_hot(struct mm_struct *mm, unsigned int node, const stru
 	return count;
 }
 
+static void make_young(struct mm_struct *mm, unsigned long page)
+{
+	pte_t *pte = ssi_pte_table(mm, page, &page), entry;
+
+	if (!pte)
+		return;
+	entry = READ_ONCE(*pte);
+	if (ssi_rights_when_young(entry) && !pte_young(entry))
+		try_cmpxchg(&pte->pte, &entry.pte, pte_mkyoung(entry).pte);
+}
+
+/* What it most likely uses besides (habit.c): so that it waits for these frames once, and not for each. */
+static unsigned int give_also(struct mm_struct *mm, unsigned int node, const struct ssi_pages *also,
+			      struct wire_map *maps, unsigned int count)
+{
+	unsigned int i;
+
+	for (i = 0; i < also->count; i++) {
+		make_young(mm, also->address[i]);
+		count = give_wanted(mm, node, also->address[i], 0, maps, count);
+	}
+	return count;
+}
+
 static bool may_be_written(struct mm_struct *mm, unsigned long address)
 {
 	pte_t *pte = address < TASK_SIZE ? next_entry(mm, NULL, address & PAGE_MASK) : NULL;
@@ -406,7 +430,7 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 	unsigned int count;
 	unsigned long flags;
 
-	BUILD_BUG_ON(SSI_PENDING_MAX + 3 * AROUND_PAGES + 2 + SSI_HOT_MAX > WIRE_MAPS_MAX);
+	BUILD_BUG_ON(SSI_PENDING_MAX + 3 * AROUND_PAGES + 3 + SSI_HOT_MAX + HABIT_MAX > WIRE_MAPS_MAX);
 	raw_spin_lock_irqsave(&sm->lock, flags);
 	if (!may_wait(current->mm, n, node))	/* another RUN might overtake this one */
 		revoke_pending(sm, node);
@@ -424,6 +448,10 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 	count = take_pending(n, maps);
 	if (hot)
 		count = give_hot(current->mm, node, hot, maps, count);
+	if (node && fault->also->count && fault->address && !given)	/* before all that is not needed at once */
+		count = give_wanted(current->mm, node, fault->address & PAGE_MASK, 0, maps, count);
+	if (node)
+		count = give_also(current->mm, node, fault->also, maps, count);
 	if (fault->address && !given)
 		count = give_around(current->mm, node, fault, maps, count);
 	if (hot)

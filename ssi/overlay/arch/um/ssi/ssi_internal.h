@@ -204,6 +204,32 @@ void ssi_gate_leave(const struct ssi_mm *sm, struct uml_pt_regs *regs);
 /* It came by a trap: is it frequent?  May sleep. */
 void ssi_gate_consider(struct ssi_trap_site *sites, const struct ssi_mm *sm, const struct uml_pt_regs *regs);
 
+/* A task's stay in the kernel, as long as it has not been scheduled away, nor has changed its mm.  pid 0: none. */
+struct ssi_stay {
+	pid_t pid;
+	unsigned long switches;
+	__u64 mm;
+};
+
+/*
+ * Frames of a task's memory as they were a moment ago, for a system call that reads many small pieces of it, and orders
+ * them with nothing: user.c.  For that stay only.
+ */
+#define SSI_SNAPSHOT_MAX 4
+struct ssi_snapshot {
+	struct ssi_stay stay;
+	unsigned int taken;		/* so far; the newest are kept */
+	unsigned long pfn[SSI_SNAPSHOT_MAX];
+	__u8 (*page)[PAGE_SIZE];
+};
+
+/* What the EVENT has told of memory that the current system call reads; in that stay only. */
+struct ssi_argument {
+	struct ssi_stay stay;
+	struct wire_segment at;
+	__u8 bytes[WIRE_ARGUMENT_MAX];
+};
+
 /* --- cpu.c --- */
 /* What a CPU and its executor last exchanged, and the message in hand.  Only the CPU's own thread uses it. */
 struct ssi_cpu {
@@ -214,6 +240,8 @@ struct ssi_cpu {
 	bool pinned, apart;
 	struct ssi_stream stream;
 	struct ssi_trap_site sites[SSI_TRAP_SITES];
+	struct ssi_snapshot snapshot;
+	struct ssi_argument argument;
 	unsigned int copy_pause;	/* so many accesses to user memory are not tried on the node */
 	struct task_struct *fp_task;	/* current: its vector state is in fp_slot, of the stub of fp_slot_mm; NULL */
 	struct ssi_slot fp_slot;
@@ -337,6 +365,13 @@ struct ssi_pages {
 	unsigned int count;
 	unsigned long address[HABIT_MAX];	/* ascending */
 };
+
+/* The current task's stay in the kernel begins, or goes on. */
+struct ssi_stay ssi_stay(void);
+/* From now on until the current task is scheduled away, changes its mm, or goes on in user mode. */
+void ssi_snapshot_begin(void);
+/* Copy a frame to another on the node of the current CPU.  false: it does not hold them so, nothing is done. */
+bool ssi_copy_page_there(unsigned long to, unsigned long from);
 
 /* In fork(), before the child runs; may sleep. */
 void ssi_habit_fork(struct ssi_habits *parent, struct ssi_habits *child);

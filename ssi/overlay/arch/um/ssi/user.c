@@ -7,12 +7,18 @@
  * the bytes are asked of that node, or sent to it, over the channel of this CPU, which is idle while the CPU is in
  * the kernel.  The node refuses what it does not hold, and then a load or store does it as ever.
  *
+ * execve() reads its arguments in three small pieces each, which would take a round trip for each.  So the frames that
+ * they lie in are fetched as they are then, and read from that copy.  What calls that only read a path or a small structure
+ * will read comes with the call (node/executor.c).  Others get what is there when they look: they may have waited for
+ * somebody before.
+ *
  * The page table lock is held throughout, as for a load or store (kernel/skas/uaccess.c); all pages of one
  * request have their entries in one table.
  */
 #include <linux/kernel.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
+#include <linux/slab.h>
 #include <asm/ssi_user.h>
 #include <ssi.h>
 #include "ssi_internal.h"
@@ -23,7 +29,7 @@
 struct transfer {
 	struct ssi_cpu *cpu;
 	pte_t *pte;
-	int is_write;
+	u32 flags;			/* enum wire_copy_flags */
 	unsigned int count, done;	/* segments */
 	unsigned long bytes;		/* of all segments */
 	struct wire_segment segment[WIRE_SEGMENTS_MAX];
@@ -41,14 +47,15 @@ static bool held_here(unsigned long pfn, int is_write)
 static void collect(struct transfer *t, unsigned long addr, unsigned long len, bool (*permitted)(pte_t, int))
 {
 	unsigned int in_table = PTRS_PER_PTE - (addr >> PAGE_SHIFT) % PTRS_PER_PTE;
+	int is_write = t->flags & WIRE_COPY_WRITE;
 	unsigned long size;
 
 	while (len && t->count < min(in_table, (unsigned int)WIRE_SEGMENTS_MAX)) {
 		pte_t pte = READ_ONCE(t->pte[t->count]);
 
 		size = min(PAGE_SIZE - offset_in_page(addr), len);
-		if (t->bytes + size > WIRE_COPY_MAX || !permitted(pte, t->is_write) ||
-		    held_here(pte_pfn(pte), t->is_write))
+		if (t->bytes + size > WIRE_COPY_MAX || !permitted(pte, is_write) ||
+		    held_here(pte_pfn(pte), is_write))
 			break;
 		t->segment[t->count++] = (struct wire_segment){ pte_pfn(pte), offset_in_page(addr), size };
 		t->bytes += size;
@@ -80,13 +87,13 @@ static void send(struct transfer *t)
 {
 	struct wire_copy *msg = &t->cpu->msg.copy;
 	unsigned long segments = t->count * sizeof(t->segment[0]);
-	unsigned long padded = t->is_write ? ALIGN(t->bytes, 8) : 0;
+	unsigned long padded = t->flags & WIRE_COPY_WRITE ? ALIGN(t->bytes, 8) : 0;
 
 	*msg = (struct wire_copy){
 		.hdr.length = sizeof(*msg) + segments + padded,
 		.hdr.type = WIRE_COPY,
 		.hdr.seq = t->cpu->run,
-		.flags = t->is_write ? WIRE_COPY_WRITE : 0,
+		.flags = t->flags,
 		.segment_count = t->count,
 	};
 	memcpy(msg + 1, t->segment, segments);
@@ -109,8 +116,8 @@ static unsigned long bytes_done(const struct transfer *t)
 /* The answer to a write goes elsewhere: what the node refused must still be there. */
 static void receive(struct transfer *t)
 {
-	struct wire_copied answer, *msg = t->is_write ? &answer : &t->cpu->msg.copied;
-	unsigned long size = t->is_write ? sizeof(answer) : sizeof(t->cpu->msg);
+	struct wire_copied answer, *msg = t->flags ? &answer : &t->cpu->msg.copied;
+	unsigned long size = t->flags ? sizeof(answer) : sizeof(t->cpu->msg);
 	const char *why;
 
 	if (ssi_link_receive(ssi_boot.cpu_fd[raw_smp_processor_id()], WIRE_PURPOSE_CPU, msg, sizeof(*msg), size,
@@ -118,12 +125,20 @@ static void receive(struct transfer *t)
 		ssi_cpu_lost(why);
 	t->done = msg->done;
 	if (msg->hdr.type != WIRE_COPIED || msg->hdr.seq != t->cpu->run || t->done > t->count ||
-	    msg->bytes != (t->is_write ? 0 : bytes_done(t)))
+	    msg->bytes != (t->flags ? 0 : bytes_done(t)))
 		ssi_cpu_lost("it has answered what was not asked");
-	if (!t->done)
+	if (!t->done && !(t->flags & WIRE_COPY_PAGE))
 		t->cpu->copy_pause = PAUSE;
-	if (!t->is_write)
+	if (!t->flags)
 		t->data = (u8 *)(msg + 1);
+}
+
+static void exchange(struct transfer *t)
+{
+	ssi_channel_begin(t->cpu);
+	send(t);
+	receive(t);
+	ssi_channel_end(t->cpu);
 }
 
 /* What the node refused, by load and store. */
@@ -133,7 +148,7 @@ static void do_rest(struct transfer *t)
 	unsigned int i;
 
 	for (i = t->done; i < t->count; i++) {
-		if (t->is_write)
+		if (t->flags & WIRE_COPY_WRITE)
 			memcpy(own_address(t, i), data, t->segment[i].length);
 		else
 			memcpy(data, own_address(t, i), t->segment[i].length);
@@ -141,31 +156,163 @@ static void do_rest(struct transfer *t)
 	}
 }
 
+/* --- snapshots --- */
+
+struct ssi_stay ssi_stay(void)
+{
+	return (struct ssi_stay){ task_pid_nr(current), current->nvcsw + current->nivcsw, current->mm->context.ssi->id };
+}
+
+static bool goes_on(const struct ssi_stay *s)
+{
+	struct ssi_stay now;
+
+	if (!s->pid || !current->mm)
+		return false;
+	now = ssi_stay();
+	return s->pid == now.pid && s->switches == now.switches && s->mm == now.mm;
+}
+
+void ssi_snapshot_begin(void)
+{
+	struct ssi_cpu *c;
+
+	preempt_disable();		/* it is this CPU's */
+	c = ssi_idle_channel();
+	if (c && !c->snapshot.page)
+		c->snapshot.page = kmalloc_array(SSI_SNAPSHOT_MAX, PAGE_SIZE, GFP_ATOMIC | __GFP_NOWARN);
+	if (c && c->snapshot.page) {
+		c->snapshot.stay = ssi_stay();
+		c->snapshot.taken = 0;
+	}
+	preempt_enable();
+}
+
+/* NULL: the node does not hold it. */
+static u8 *snapshot_of(struct ssi_cpu *c, unsigned long pfn)
+{
+	struct transfer t = { .cpu = c, .count = 1, .bytes = PAGE_SIZE, .segment = { { pfn, 0, PAGE_SIZE } } };
+	struct ssi_snapshot *s = &c->snapshot;
+	unsigned int i, count = min(s->taken, (unsigned int)SSI_SNAPSHOT_MAX);
+
+	for (i = 0; i < count; i++)
+		if (s->pfn[i] == pfn)
+			return s->page[i];
+	exchange(&t);
+	if (!t.done)
+		return NULL;
+	i = s->taken++ % SSI_SNAPSHOT_MAX;
+	s->pfn[i] = pfn;
+	return memcpy(s->page[i], t.data, PAGE_SIZE);
+}
+
+/* As ssi_user_op(), which reads. */
+static int read_snapshot(struct ssi_cpu *c, pte_t pte, unsigned long addr, unsigned long *len,
+			 bool (*permitted)(pte_t, int), int (*op)(unsigned long, int, void *), void *arg)
+{
+	unsigned long size = min(PAGE_SIZE - offset_in_page(addr), *len);
+	u8 *page;
+
+	if (!permitted(pte, 0) || held_here(pte_pfn(pte), 0))
+		return -EAGAIN;
+	page = snapshot_of(c, pte_pfn(pte));
+	if (!page)
+		return -EAGAIN;
+	*len = size;
+	return op((unsigned long)page + offset_in_page(addr), size, arg);
+}
+
+/* --- what came with the call --- */
+
+static bool has_argument(const struct ssi_argument *a, pte_t pte, unsigned long addr)
+{
+	return goes_on(&a->stay) && a->at.pfn == pte_pfn(pte) && offset_in_page(addr) - a->at.offset < a->at.length;
+}
+
+/* As ssi_user_op(), which reads. */
+static int read_argument(const struct ssi_argument *a, pte_t pte, unsigned long addr, unsigned long *len,
+			 bool (*permitted)(pte_t, int), int (*op)(unsigned long, int, void *), void *arg)
+{
+	unsigned long from = offset_in_page(addr) - a->at.offset;
+
+	if (!permitted(pte, 0) || held_here(pte_pfn(pte), 0))
+		return -EAGAIN;
+	*len = min(a->at.length - from, *len);
+	return op((unsigned long)a->bytes + from, *len, arg);
+}
+
+/* Memory of the current task is about to change. */
+static void forget(void)
+{
+	struct ssi_cpu *c = ssi_idle_channel();
+
+	if (!c)
+		return;
+	c->snapshot.taken = 0;
+	c->argument.stay.pid = 0;
+}
+
+/* --- what the kernel calls --- */
+
+/* The channel of a CPU elsewhere, if it is worth while to ask its node; NULL: it is not, or there is none. */
+static struct ssi_cpu *channel_to_ask(void)
+{
+	struct ssi_cpu *c = ssi_idle_channel();
+
+	if (!ssi_active || !ssi_rights || !ssi_cpu_node(raw_smp_processor_id()) || !c)
+		return NULL;
+	if (!c->copy_pause)
+		return c;
+	c->copy_pause--;
+	return NULL;
+}
+
 int ssi_user_op(pte_t *pte, unsigned long addr, unsigned long *len, int is_write, bool (*permitted)(pte_t, int),
 		int (*op)(unsigned long, int, void *), void *arg)
 {
-	struct transfer t = { .cpu = ssi_idle_channel(), .pte = pte, .is_write = is_write };
+	struct transfer t = { .pte = pte, .flags = is_write ? WIRE_COPY_WRITE : 0 };
 	int n = 0;
 
-	if (!ssi_active || !ssi_rights || !ssi_cpu_node(raw_smp_processor_id()) || !t.cpu)
+	if (is_write)
+		forget();
+	t.cpu = channel_to_ask();
+	if (!t.cpu)
 		return -EAGAIN;
-	if (t.cpu->copy_pause) {
-		t.cpu->copy_pause--;
-		return -EAGAIN;
-	}
+	if (!is_write && has_argument(&t.cpu->argument, READ_ONCE(*pte), addr))
+		return read_argument(&t.cpu->argument, READ_ONCE(*pte), addr, len, permitted, op, arg);
+	if (!is_write && goes_on(&t.cpu->snapshot.stay))
+		return read_snapshot(t.cpu, READ_ONCE(*pte), addr, len, permitted, op, arg);
 	collect(&t, addr, *len, permitted);
 	if (!t.count)
 		return -EAGAIN;
 	t.data = (u8 *)(&t.cpu->msg.copy + 1) + t.count * sizeof(t.segment[0]);
 	if (is_write)
 		n = apply(&t, op, arg);
-	ssi_channel_begin(t.cpu);
-	send(&t);
-	receive(&t);
-	ssi_channel_end(t.cpu);
+	exchange(&t);
 	do_rest(&t);
 	if (!is_write)
 		n = apply(&t, op, arg);
 	*len = t.bytes;
 	return n;
+}
+
+/*
+ * A page of the task is copied, because it is written to.  To do that here would bring the one here, and then the other
+ * there, as it is used there.
+ */
+bool ssi_copy_page_there(unsigned long to, unsigned long from)
+{
+	struct transfer t = {
+		.flags = WIRE_COPY_PAGE, .count = 2, .segment = { { from, 0, PAGE_SIZE }, { to, 0, PAGE_SIZE } },
+	};
+
+	if (!ssi_rights || held_here(from, 0))
+		return false;
+	preempt_disable();		/* the channel is this CPU's */
+	forget();
+	t.cpu = channel_to_ask();
+	if (t.cpu)
+		exchange(&t);
+	preempt_enable();
+	return t.done == 2;
 }
