@@ -3,7 +3,7 @@
  * What a kernel's primitives cost, as a program sees it: run natively, in stock UML and in a machine.
  *
  *   local [--busy] [CPU [OTHER]]
- *   local --processes                fork and spawn only, on CPU 0
+ *   local --processes CPU            fork and spawn only
  *   local --off                      power the machine off that this is the first process of
  *
  * Each line is a key and nanoseconds, the median of several measurements by the clock of the kernel that it runs on.
@@ -226,8 +226,8 @@ int main(int argc, char **argv)
 		reboot(RB_POWER_OFF);
 		die("reboot");
 	}
-	if (argc == 2 && strcmp(argv[1], "--processes") == 0) {
-		pin(0, 0);
+	if (argc == 3 && strcmp(argv[1], "--processes") == 0) {
+		pin(0, atoi(argv[2]));
 		measure("fork", 25, 1, fork_and_wait, NULL);
 		measure("spawn", 15, 1, spawn_and_wait, NULL);
 		return 0;
