@@ -111,9 +111,10 @@ static const char *check_run(const struct wire_hdr *hdr)
 	unsigned i;
 
 	if (m->flags & ~(__u32)(WIRE_RUN_SINGLESTEP | WIRE_RUN_FP | WIRE_RUN_LOADED | WIRE_RUN_STARTED |
-				  WIRE_RUN_OTHER_TIME | WIRE_RUN_GATES | WIRE_RUN_APART))
+				  WIRE_RUN_OTHER_TIME | WIRE_RUN_GATES | WIRE_RUN_APART | WIRE_RUN_ACTIONS))
 		return "RUN with unknown flags";
-	if ((m->flags & WIRE_RUN_LOADED && m->flags & WIRE_RUN_FP) ||
+	if ((m->flags & WIRE_RUN_LOADED && m->flags & (WIRE_RUN_FP | WIRE_RUN_ACTIONS)) ||
+	    (m->flags & WIRE_RUN_ACTIONS && m->flags & WIRE_RUN_FP) ||
 	    (m->flags & WIRE_RUN_STARTED && (!(m->flags & WIRE_RUN_LOADED) || m->map_count)))
 		return "RUN with flags that exclude each other";
 	if (m->map_count > WIRE_MAPS_MAX)
@@ -125,7 +126,8 @@ static const char *check_run(const struct wire_hdr *hdr)
 	why = check_fp(m->flags, m->fp_length);
 	if (why)
 		return why;
-	if (hdr->length != sizeof(*m) + m->map_count * sizeof(maps[0]) + m->fp_length)
+	if (hdr->length != sizeof(*m) + m->map_count * sizeof(maps[0]) + m->fp_length +
+			   (m->flags & WIRE_RUN_ACTIONS ? WIRE_SIGNALS * sizeof(struct wire_action) : 0))
 		return "RUN whose length does not match its contents";
 	for (i = 0; i < m->map_count && !why; i++)
 		why = check_map(&maps[i]);

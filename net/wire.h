@@ -26,7 +26,7 @@
 #endif
 
 #define WIRE_MAGIC		0x61676e50u	/* "Pnga" */
-#define WIRE_VERSION		8
+#define WIRE_VERSION		9
 #define WIRE_PAGE_SIZE		4096
 #define WIRE_NODES_MAX		16
 #define WIRE_CPUS_MAX		64
@@ -126,6 +126,7 @@ enum wire_run_flags {
 	WIRE_RUN_OTHER_TIME	= 16,	/* the task is in a time namespace: the clock is not its own */
 	WIRE_RUN_GATES		= 32,	/* user code does not use the GS base: gates may find the slot's report by it */
 	WIRE_RUN_APART		= 64,	/* the kernel half looks for the answer without sleeping, on a CPU of its own */
+	WIRE_RUN_ACTIONS	= 128,	/* the task's signal actions come last, not with FP: rt_sigaction() may be answered there */
 };
 
 /*
@@ -141,6 +142,10 @@ struct wire_clock {
 	__le64 real_sec, real_frac;
 	__le64 mono_sec, mono_frac;
 };
+
+/* What rt_sigaction() says of signal 1.. */
+struct wire_action { __le64 handler, flags, restorer, mask; };
+#define WIRE_SIGNALS 64
 
 /*
  * Run this user context until its next trap.  The maps are carried out first.  If a REVOKE for the mm with a
@@ -159,7 +164,7 @@ struct wire_run {
 	__u8 comm[16];
 	struct wire_clock clock;	/* to another node than the kernel's; else 0 */
 	__le64 gp[WIRE_GP_COUNT];
-	/* struct wire_map maps[map_count]; __u8 fp[fp_length]; */
+	/* struct wire_map maps[map_count]; __u8 fp[fp_length]; struct wire_action actions[WIRE_SIGNALS]; */
 };
 
 /* A piece of a frame. */
@@ -185,6 +190,7 @@ struct wire_event {
 	__le64 fault_address;
 	__le32 fault_error;	/* x86 page-fault error code */
 	__le32 fault_trap;	/* x86 trap number */
+	__le64 posted, posted_restorer;	/* signals (1 << signal - 1) whose action, no handler, has got that restorer since */
 	struct wire_segment argument;	/* at most WIRE_ARGUMENT_MAX bytes */
 	__le64 gp[WIRE_GP_COUNT];
 	/* __u8 fp[fp_length]; __u8 bytes[argument.length], padded to a multiple of 8 */
@@ -288,7 +294,8 @@ WIRE_ASSERT_SIZE(wire_refuse, 176);
 WIRE_ASSERT_SIZE(wire_map, 24);
 WIRE_ASSERT_SIZE(wire_clock, 64);
 WIRE_ASSERT_SIZE(wire_run, 344);
-WIRE_ASSERT_SIZE(wire_event, 288);
+WIRE_ASSERT_SIZE(wire_event, 304);
+WIRE_ASSERT_SIZE(wire_action, 32);
 WIRE_ASSERT_SIZE(wire_segment, 16);
 WIRE_ASSERT_SIZE(wire_copy, 24);
 WIRE_ASSERT_SIZE(wire_copied, 24);

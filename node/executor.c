@@ -125,6 +125,10 @@ static int load_context(struct run *r)
 	o->sync |= (o->fs_base != fs ? STUB_SYNC_FS : 0) | (o->gs_base != gs ? STUB_SYNC_GS : 0);
 	o->fs_base = fs;
 	o->gs_base = gs;
+	o->actions_known = !!(msg->flags & WIRE_RUN_ACTIONS);
+	if (o->actions_known)
+		memcpy(o->actions, (const uint8_t *)msg + msg->hdr.length - sizeof(o->actions), sizeof(o->actions));
+	r->slot.report->posted = 0;
 	return load_fp(r);
 }
 
@@ -546,7 +550,7 @@ static const struct { uint16_t nr; uint8_t gp, length; } arguments[] = {
 	{ SYS_faccessat2, CONTEXT_SI, PATH_BYTES }, { SYS_readlink, CONTEXT_DI, PATH_BYTES },
 	{ SYS_readlinkat, CONTEXT_SI, PATH_BYTES }, { SYS_unlink, CONTEXT_DI, PATH_BYTES },
 	{ SYS_unlinkat, CONTEXT_SI, PATH_BYTES }, { SYS_mkdir, CONTEXT_DI, PATH_BYTES },
-	{ SYS_chdir, CONTEXT_DI, PATH_BYTES },
+	{ SYS_chdir, CONTEXT_DI, PATH_BYTES }, { SYS_clone3, CONTEXT_DI, 88 },
 };
 
 /* So many bytes there, as far as they lie in one page that user code can read; length 0: none do. */
@@ -617,6 +621,8 @@ static int report(struct run *r)
 		.fault_address = r->frame->uc_mcontext.gregs[REG_CR2],
 		.fault_error = r->frame->uc_mcontext.gregs[REG_ERR],
 		.fault_trap = r->frame->uc_mcontext.gregs[REG_TRAPNO],
+		.posted = r->slot.report->posted,
+		.posted_restorer = r->slot.report->posted_restorer,
 	};
 	struct fp_image *last = &r->mm->fp[r->executor->slot];
 	uint32_t size, length;

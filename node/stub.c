@@ -9,6 +9,7 @@
  *   - A CPU thread runs user code.  Whatever ends that (a system call, which seccomp turns into SIGSYS; a
  *     fault; SIGALRM from pangead) enters handler(), which parks the thread until pangead resumes it with the
  *     registers that pangead put into the signal frame.
+ *     What the stub can tell itself (stub.h) it does, and goes on.
  *   - The service thread maps and unmaps.
  *
  * A mapping is made PROT_NONE, registered with the userfaultfd, and only then given its rights, because
@@ -50,6 +51,7 @@
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -157,6 +159,72 @@ asm(".pushsection .text\n"
     ".popsection");
 void park(const struct stub_orders *o, struct stub_report *r);
 
+/* Between user memory and our own; not 0: some of it is not there. */
+asm(".pushsection .text\n"
+    "copy:	mov %rdx, %rcx\n"
+    "copy_bytes: rep movsb\n"
+    "	xor %eax, %eax; ret\n"
+    "copy_failed: mov $1, %eax; ret\n"
+    ".popsection");
+int copy(void *to, const void *from, size_t bytes);
+extern char copy_bytes[], copy_failed[];
+
+#define BIT(signal) (1ull << ((signal) - 1))
+/* What is set for these does more than to change an action, or cannot be set. */
+#define NOT_PLAIN (BIT(SIGKILL) | BIT(SIGSTOP) | BIT(SIGCHLD) | BIT(SIGCONT) | BIT(SIGURG) | BIT(SIGWINCH))
+
+static bool is_user_action(uint64_t address)
+{
+	return address <= STUB_USER_END - sizeof(struct stub_action);
+}
+
+/* How to set an action without the kernel.  To ignore a signal discards what is pending of it. */
+enum set_how { SET_BY_KERNEL, SET_NOTHING, SET_POST };
+
+static enum set_how how_to_set(const struct stub_report *r, uint64_t bit, const struct stub_action *now,
+			       const struct stub_action *to)
+{
+	uint64_t differs = now->flags ^ to->flags;
+
+	if (bit & NOT_PLAIN || to->handler != now->handler || to->mask != now->mask || to->handler == (uintptr_t)SIG_IGN)
+		return SET_BY_KERNEL;
+	if (!differs && now->restorer == to->restorer)
+		return SET_NOTHING;
+	if (differs != STUB_SA_RESTORER || now->flags & STUB_SA_RESTORER || to->handler != (uintptr_t)SIG_DFL ||
+	    (r->posted && r->posted_restorer != to->restorer))
+		return SET_BY_KERNEL;
+	return SET_POST;
+}
+
+/*
+ * rt_sigaction(), whose arguments are in these registers; false: the kernel is to do it.  It finds what it is to read then,
+ * even if what was here has been written to.
+ */
+static bool answers(const struct stub_orders *o, struct stub_report *r, const greg_t *registers)
+{
+	uint64_t signal = registers[REG_RDI], set = registers[REG_RSI], get = registers[REG_RDX];
+	struct stub_action now, to;
+	enum set_how how = SET_NOTHING;
+
+	if (!o->actions_known || signal - 1 >= 64 || registers[REG_R10] != 8 || !is_user_action(set) ||
+	    !is_user_action(get) || (set && get && set - get + sizeof(to) < 2 * sizeof(to)))
+		return false;
+	now = o->actions[signal - 1];
+	if (r->posted & BIT(signal)) {
+		now.flags |= STUB_SA_RESTORER;
+		now.restorer = r->posted_restorer;
+	}
+	if (set)
+		how = copy(&to, (void *)set, sizeof(to)) ? SET_BY_KERNEL : how_to_set(r, BIT(signal), &now, &to);
+	if (how == SET_BY_KERNEL || (get && copy((void *)get, &now, sizeof(now))))
+		return false;
+	if (how == SET_POST) {
+		r->posted_restorer = to.restorer;
+		r->posted |= BIT(signal);
+	}
+	return true;
+}
+
 static void set_bases(const struct stub_orders *o)
 {
 	if (o->sync & STUB_SYNC_FS)
@@ -228,13 +296,21 @@ static void prepare_gate(struct stub_report *r, const ucontext_t *context)
 __attribute__((used)) static int gate_park(struct stub_report *r, int alarm)
 {
 	const struct stub_orders *o = (void *)ORDERS(own_slot());
-	const ucontext_t *frame = (void *)((uint8_t *)r + STUB_GATE_FRAME);
+	ucontext_t *frame = (void *)((uint8_t *)r + STUB_GATE_FRAME);
+	greg_t *registers = frame->uc_mcontext.gregs, ends;
 
 	if (alarm)
 		__atomic_store_n(&r->alarm, 0, __ATOMIC_SEQ_CST);
+	else if (registers[REG_RAX] == __NR_rt_sigaction && !copy(&ends, (void *)(registers[REG_RIP] + STUB_GATE_ENDS), 8) &&
+		 answers(o, r, registers)) {
+		registers[REG_RAX] = 0;
+		registers[REG_RIP] = registers[REG_RCX] = ends;
+		registers[REG_R11] = registers[REG_EFL];
+		return o->gs_base != (uintptr_t)r;
+	}
 	r->signal = alarm ? SIGALRM : SIGSYS;
 	r->code = alarm ? SI_TKILL : 1;		/* SYS_SECCOMP */
-	r->syscall = frame->uc_mcontext.gregs[REG_RAX];
+	r->syscall = registers[REG_RAX];
 	r->context_offset = STUB_GATE_FRAME;
 	park(o, r);
 	set_bases(o);
@@ -253,7 +329,7 @@ static void interrupt_gate(struct stub_report *r, greg_t *registers)
 	registers[REG_RBX] = (uintptr_t)r;
 }
 
-/* Every signal of a CPU thread, with all others blocked until it returns. */
+/* Every signal of a CPU thread, with all others blocked until it returns, but those of copy(). */
 static void handler(int sig, siginfo_t *info, void *context)
 {
 	const struct stub_orders *o = (void *)ORDERS(own_slot());
@@ -262,6 +338,14 @@ static void handler(int sig, siginfo_t *info, void *context)
 
 	if (sig == SIGALRM && registers[REG_RIP] - STUB_TEXT < STUB_TEXT_SIZE && registers[REG_RIP] >= STUB_TEXT) {
 		interrupt_gate(r, registers);
+		return;
+	}
+	if ((sig == SIGSEGV || sig == SIGBUS) && registers[REG_RIP] == (greg_t)(uintptr_t)copy_bytes) {
+		registers[REG_RIP] = (greg_t)(uintptr_t)copy_failed;
+		return;
+	}
+	if (sig == SIGSYS && info->si_syscall == __NR_rt_sigaction && answers(o, r, registers)) {
+		registers[REG_RAX] = 0;
 		return;
 	}
 	r->signal = sig;
@@ -508,9 +592,11 @@ static void set_handlers(void)
 		uint64_t mask;
 	} action = { handler, SA_ONSTACK | SA_NODEFER | SA_SIGINFO | SA_RESTORER_FLAG, restorer, ~0ull };
 
-	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		action.mask = signals[i] == SIGSYS ? ~(BIT(SIGSEGV) | BIT(SIGBUS)) : ~0ull;
 		if (sys(__NR_rt_sigaction, signals[i], &action, 0, 8))
 			die(25);
+	}
 }
 
 /* Only our own program and control area stay mapped. */

@@ -28,6 +28,11 @@
  * Where system calls are frequent the kernel replaces them by jumps (gates), which come here without a trap.  They leave in
  * the report what a signal would have, and park in the same way.
  *
+ * Programs that start others ask for the action of each signal and set it to what it is already, 128 system calls.  So while
+ * orders.actions_known says so, the stub answers rt_sigaction() from what stands there, unless that would change more than
+ * whether an action that is no handler has a restorer, which glibc always sets.  That it notes in its report (posted), for
+ * the kernel to do when it is entered next; nobody else can see the difference before.
+ *
  * Who gives orders owns the slot meanwhile (orders.owner).  What the kernel has mapped pangead does not know, so
  * orders.kernel_maps tells it to forget what it believes to be mapped; orders.kernel_takes, that the kernel has unmapped
  * something, which stands in orders.taken before it is counted, and before it is unmapped.
@@ -43,6 +48,8 @@
 #define STUB_REPORT_SIZE	0x8000			/* with the signal stack behind it */
 #define STUB_SLOTS_MAX		65
 #define STUB_GATE		0x7f9000080000		/* gates lead here (ssi/overlay/arch/um/ssi/gate.c) */
+
+#define STUB_GATE_ENDS		5	/* behind what a gate reports as its place it says where its system call ends */
 
 /* What a CPU thread leaves there, in its report, that came through a gate: as a signal frame, and its stack. */
 #define STUB_GATE_FRAME		0x6000
@@ -90,6 +97,10 @@ struct stub_op {
 
 enum stub_sync { STUB_SYNC_FS = 1, STUB_SYNC_GS = 2 };
 
+/* A signal's, as the kernel's struct sigaction and its arguments have it. */
+struct stub_action { uint64_t handler, flags, restorer, mask; };
+#define STUB_SA_RESTORER 0x04000000u
+
 struct stub_orders {
 	/* slots 1..: run once more than the last time; what to set before */
 	uint32_t go;
@@ -100,7 +111,10 @@ struct stub_orders {
 		uint32_t ran;		/* slots 1..: it may have run user code; set before go is changed */
 	};
 	uint64_t fs_base, gs_base;
-	struct stub_op ops[STUB_OPS_MAX];
+	union {
+		struct stub_op ops[STUB_OPS_MAX];	/* slot 0 */
+		struct stub_action actions[64];		/* slots 1..: of signal 1.. */
+	};
 	/* the thread, for signals and to place it */
 	int32_t pid, tid;
 	uint32_t spin;			/* how often to look at go before sleeping */
@@ -112,7 +126,8 @@ struct stub_orders {
 	uint32_t other_time;		/* its tasks are in a time namespace: the clock page is not for them */
 	uint32_t kernel_takes;		/* ranges that it has unmapped without mapping, the newest in taken[]; wraps around */
 	struct { uint64_t start, end; } taken[STUB_TAKEN_MAX];
-	uint8_t rest[4096 - 72 - STUB_OPS_MAX * sizeof(struct stub_op) - STUB_TAKEN_MAX * 16];
+	uint32_t actions_known, reserved;	/* during this run */
+	uint8_t rest[4096 - 80 - STUB_OPS_MAX * sizeof(struct stub_op) - STUB_TAKEN_MAX * 16];
 };
 
 struct stub_report {
@@ -126,6 +141,8 @@ struct stub_report {
 	uint32_t gate_ready;		/* what a gate leaves can be left */
 	uint64_t address;		/* si_addr */
 	uint32_t alarm;			/* SIGALRM came in a gate */
+	/* since it was resumed: signals (1 << signal - 1) whose action has got that restorer */
+	uint64_t posted, posted_restorer;
 	uint8_t stack[] __attribute__((aligned(64)));	/* to STUB_REPORT_SIZE */
 };
 

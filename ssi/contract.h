@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 #define SSI_BOOT_MAGIC		0x49535350u
-#define SSI_BOOT_VERSION	5
+#define SSI_BOOT_VERSION	6
 #define SSI_NODES_MAX		16
 #define SSI_CPUS_MAX		64
 

@@ -109,6 +109,12 @@ static void make_run_remove_all(void)
 	run_map(0)->pages = WIRE_MAP_ALL_PAGES;
 }
 
+static void make_run_actions(void)
+{
+	begin(WIRE_RUN, sizeof(m.run) + WIRE_SIGNALS * sizeof(struct wire_action));
+	m.run.flags = WIRE_RUN_ACTIONS;
+}
+
 static void make_event_small(void)
 {
 	begin(WIRE_EVENT, sizeof(m.event));
@@ -452,7 +458,13 @@ static void fields_of_cpu(void **state)
 {
 	const struct step steps[] = {
 		BAD(make_run_small, m.hdr.reserved = 1),
-		BAD(make_run_small, m.run.flags = 128),
+		BAD(make_run_small, m.run.flags = 256),
+		BAD(make_run_small, m.run.flags = WIRE_RUN_ACTIONS),
+		FINE(make_run_actions, m.run.flags |= WIRE_RUN_GATES),
+		BAD(make_run_actions, m.run.flags = 0),
+		BAD(make_run_actions, m.run.flags |= WIRE_RUN_LOADED),
+		BAD(make_run_actions, m.run.flags |= WIRE_RUN_FP; m.run.fp_length = 1024; m.hdr.length += 1024),
+		BAD(make_run_actions, m.hdr.length -= 8),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_OTHER_TIME),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_GATES),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_APART),

@@ -32,6 +32,8 @@ struct trail {
 	struct ssi_hot hot;
 	unsigned int newest;		/* of hot.data */
 	struct ssi_pages also;
+	unsigned int actions;		/* so many calls of rt_sigaction() have ended the last stays */
+	bool tell_actions;		/* this one's */
 };
 
 static struct ssi_cpu ssi_cpus[SSI_CPUS_MAX];
@@ -179,6 +181,12 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 	if (!(flags & WIRE_RUN_LOADED))
 		fp_length = add_fp(c, run->mm, regs, (u8 *)(run_maps(c) + run->map_count));
 	run->hdr.length = sizeof(*run) + run->map_count * sizeof(struct wire_map) + fp_length;
+	if (flags & WIRE_RUN_ACTIONS && !fp_length) {
+		ssi_actions_copy((void *)run + run->hdr.length);
+		run->hdr.length += WIRE_SIGNALS * sizeof(struct wire_action);
+	} else {
+		flags &= ~WIRE_RUN_ACTIONS;
+	}
 	run->hdr.type = WIRE_RUN;
 	run->hdr.seq = ++c->run;
 	run->flags = flags | (fp_length ? WIRE_RUN_FP : 0) | (singlestepping() ? WIRE_RUN_SINGLESTEP : 0);
@@ -293,17 +301,22 @@ static void read_slot(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml
 	if (ssi_slot_read(slot, &trap, regs->gp) || !is_event(event->signal))
 		event->signal = 0;
 	event->code = trap.code;
+	event->posted = trap.posted;
+	event->posted_restorer = trap.posted_restorer;
 	regs->faultinfo.cr2 = trap.address;
 	regs->faultinfo.error_code = trap.error;
 	regs->faultinfo.trap_no = trap.number;
 }
 
 /* On the kernel host; the executor is needed for mappings, frames, and patience. */
-static void run_local(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml_pt_regs *regs)
+static void run_local(struct ssi_cpu *c, const struct ssi_slot *slot, struct uml_pt_regs *regs, bool tell_actions)
 {
+	struct wire_action *actions = ssi_slot_actions(slot, tell_actions);
 	bool started = !c->msg.run.map_count;
 
 	ssi_slot_other_time(slot, ssi_clock_is_other());
+	if (tell_actions)
+		ssi_actions_copy(actions);
 	if (!is_in_slot(c, slot)) {
 		ssi_fp_sync();
 		if (ssi_slot_load_fp(slot, regs->fp, host_fp_size))
@@ -396,14 +409,15 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		c->pinned = true;
 	}
 	t->fault.also = &t->also;
+	t->tell_actions = t->actions && ssi_actions_are_own();
 	ssi_channel_begin(c);
 	enter(c, sm, node, &t->fault, arrive(t, sm->id, node, regs));
 	c->in_user = 1;
 	if (ssi_local_slot(&slot, sm)) {
-		run_local(c, &slot, regs);
+		run_local(c, &slot, regs, t->tell_actions);
 	} else {
 		ssi_fp_sync();
-		send_run(c, regs, 0);
+		send_run(c, regs, t->tell_actions ? WIRE_RUN_ACTIONS : 0);
 		receive_event(c, regs);
 	}
 	c->in_user = 0;
@@ -418,6 +432,8 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		c->fp_mm = 0;
 		stub_lost();
 	}
+	if (t->tell_actions && c->msg.event.posted)
+		ssi_actions_posted(c->msg.event.posted, c->msg.event.posted_restorer);
 	if (t->fault.frame && !ssi_may_access(regs->faultinfo.cr2, FAULT_WRITE(regs->faultinfo))) {
 		t->fault.frame = false;
 		signal = info.si_signo = SIGSEGV;
@@ -426,6 +442,7 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		ssi_gate_leave(sm, regs);
 	else if (!ssi_gate_pass(sm, regs))
 		ssi_gate_consider(c->sites, sm, regs);
+	t->actions = signal == SIGSYS && regs->gp[HOST_ORIG_AX] == __NR_rt_sigaction ? t->actions + 1 : 0;
 	if (signal == SIGSYS && node && reads_many(regs->gp[HOST_ORIG_AX]))
 		ssi_snapshot_begin();
 	if (signal == SIGSEGV && !node && FAULT_WRITE(regs->faultinfo))

@@ -141,7 +141,7 @@ static int find_gate(unsigned long ip, const u8 *instruction)
 	if (i == gate_count && i < GATES) {
 		gates[i].ip = ip;
 		memcpy(gates[i].instruction, instruction, SSI_GATE_ROOM);
-		ssi_write_gate(page_address(pages[i / PAGE_GATES]), PAGE_SIZE, i % PAGE_GATES, instruction);
+		ssi_write_gate(page_address(pages[i / PAGE_GATES]), PAGE_SIZE, i % PAGE_GATES, instruction, ip);
 		smp_store_release(&gate_count, i + 1);
 	}
 	raw_spin_unlock_irqrestore(&gates_lock, flags);

@@ -28,6 +28,8 @@ static const uint8_t gate[] = {
 	0xe9, ENTRY,						/* jmp common */
 	0x0f, 0x05,						/* 1: syscall */
 	0x0f, 0x0b,						/* 2: ud2 */
+	0, 0, 0,
+	ENTRY, ENTRY,						/* .quad of where the call ends, for who answers it itself */
 };
 
 /* What the gates of a page have in common.  rcx: 2 above */
@@ -46,7 +48,7 @@ static const uint8_t common[] = {
 #define COMMON_REPORTS	12
 #define COMMON_STUB	20
 
-_Static_assert(sizeof(gate) <= SSI_GATE_SIZE && GATE_JUMP + 4 + 2 == SSI_GATE_RETURN && sizeof(common) <= SSI_GATE_COMMON,
+_Static_assert(sizeof(gate) == SSI_GATE_SIZE && SSI_GATE_SIZE - 8 == SSI_GATE_RETURN + STUB_GATE_ENDS && GATE_JUMP + 4 + 2 == SSI_GATE_RETURN && sizeof(common) <= SSI_GATE_COMMON,
 	       "there is room for it");
 
 void ssi_prepare_gates(unsigned char *page, unsigned long size)
@@ -60,7 +62,8 @@ void ssi_prepare_gates(unsigned char *page, unsigned long size)
 	memcpy(end + COMMON_STUB, &stub, sizeof(stub));
 }
 
-void ssi_write_gate(unsigned char *page, unsigned long size, unsigned int n, const unsigned char *instruction)
+void ssi_write_gate(unsigned char *page, unsigned long size, unsigned int n, const unsigned char *instruction,
+		    unsigned long ip)
 {
 	unsigned char *at = page + n * SSI_GATE_SIZE;
 	uint32_t distance = page + size - SSI_GATE_COMMON - (at + GATE_JUMP + 4);
@@ -68,4 +71,5 @@ void ssi_write_gate(unsigned char *page, unsigned long size, unsigned int n, con
 	memcpy(at, gate, sizeof(gate));
 	memcpy(at, instruction, SSI_GATE_ROOM);
 	memcpy(at + GATE_JUMP, &distance, sizeof(distance));
+	memcpy(at + SSI_GATE_RETURN + STUB_GATE_ENDS, &ip, sizeof(ip));
 }

@@ -128,7 +128,15 @@ int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, int singles
 	o->sync |= (o->fs_base != fs ? STUB_SYNC_FS : 0) | (o->gs_base != gs ? STUB_SYNC_GS : 0);
 	o->fs_base = fs;
 	o->gs_base = gs;
+	ssi_slot_report(s)->posted = 0;
 	return 0;
+}
+
+struct wire_action *ssi_slot_actions(const struct ssi_slot *s, int known)
+{
+	_Static_assert(sizeof(struct stub_action) == sizeof(struct wire_action), "the same in both");
+	ssi_slot_orders(s)->actions_known = known;
+	return (struct wire_action *)ssi_slot_orders(s)->actions;
 }
 
 void ssi_slot_resume(const struct ssi_slot *s)
@@ -238,6 +246,8 @@ int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long
 		.address = frame->uc_mcontext.gregs[REG_CR2],
 		.error = frame->uc_mcontext.gregs[REG_ERR],
 		.number = frame->uc_mcontext.gregs[REG_TRAPNO],
+		.posted = r->posted,
+		.posted_restorer = r->posted_restorer,
 	};
 	memset(gp, 0, WIRE_GP_COUNT * sizeof(*gp));
 	context_get_gp(frame, gp);

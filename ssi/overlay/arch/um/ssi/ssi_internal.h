@@ -2,6 +2,7 @@
 /*
  * Inside of arch/um/ssi.
  *
+ *   action.c              signal actions that stubs may tell
  *   apart.c               both halves of a CPU awake at once
  *   boot.c, boot_user.c   what the daemon told; the userfaultfd of the linear mapping
  *   clock.c               the clock that user code reads
@@ -77,12 +78,15 @@ int ssi_stay_awake(long long until, int (*wanted)(void));
 
 /* local_user.c: the threads of stubs on the kernel host; each is used by its CPU only, and has parked unless said */
 struct ssi_slot { unsigned int area, number; };
-struct ssi_trap { int code; unsigned long address, error, number; };	/* si_code; of a fault */
+/* si_code; of a fault; struct stub_report.posted */
+struct ssi_trap { int code; unsigned long address, error, number, posted, posted_restorer; };
 
 /* 0 or -errno */
 int ssi_open_arena(int fd, unsigned int cpus);
 /* gp: in the order of struct user_regs_struct.  0; -EFAULT, as all of these: user code has destroyed its frame. */
 int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, int singlestep);
+/* What the next run may be told of its signal actions; known: they are there. */
+struct wire_action *ssi_slot_actions(const struct ssi_slot *s, int known);
 int ssi_slot_load_fp(const struct ssi_slot *s, const void *fp, int fp_size);
 void ssi_slot_resume(const struct ssi_slot *s);
 /*
@@ -146,9 +150,13 @@ void ssi_service_give(struct ssi_service *s, unsigned long start, unsigned long 
 
 /* May system calls be replaced by jumps: PANGEA_GATES, and what the host can. */
 int ssi_may_gate(void);
-/* A page of so many bytes for gates, and gate number n in it, for that instruction, which the jump replaces. */
+/*
+ * A page of so many bytes for gates, and gate number n in it, for that instruction, which the jump replaces; ip: behind the
+ * system call that follows.
+ */
 void ssi_prepare_gates(unsigned char *page, unsigned long size);
-void ssi_write_gate(unsigned char *page, unsigned long size, unsigned int n, const unsigned char *instruction);
+void ssi_write_gate(unsigned char *page, unsigned long size, unsigned int n, const unsigned char *instruction,
+		    unsigned long ip);
 
 struct clock_page;
 
@@ -267,6 +275,13 @@ void ssi_channel_end(struct ssi_cpu *c);
 void ssi_cpu_watch(unsigned int cpu);
 /* What is the matter with the calling CPU's channel. */
 void ssi_cpu_lost(const char *why) __attribute__((noreturn));
+
+/* --- action.c, of the current task --- */
+/* Nobody else can change its signal actions, nor wants to see that it asks for them. */
+bool ssi_actions_are_own(void);
+void ssi_actions_copy(struct wire_action *to);
+/* These signals (1 << signal - 1) have got that restorer, if their action is the default. */
+void ssi_actions_posted(__u64 signals, __u64 restorer);
 
 /* --- clock.c --- */
 /* After ssi_open_arena(). */
