@@ -325,6 +325,13 @@ static int batch_flush(struct batch *b)
 	return result_error(ret);
 }
 
+/* Pages that are named one by one may follow each other all the same. */
+static bool extends(const struct stub_op *last, uint32_t kind, const struct wire_map *map)
+{
+	return last->kind == kind && kind != STUB_OP_UNMAP && last->prot == map->prot &&
+	       last->addr + last->length == map->addr && last->offset + last->length == map->pfn * NODE_PAGE_SIZE;
+}
+
 /* Whoever adds a mapping has entered it in the table, which a flush may clear: so it is added first. */
 static int batch_add(struct batch *b, uint32_t kind, const struct wire_map *map, uint64_t length)
 {
@@ -335,6 +342,10 @@ static int batch_add(struct batch *b, uint32_t kind, const struct wire_map *map,
 		ret = batch_flush(b);
 	if (ret)
 		return ret;
+	if (b->count && extends(&b->op[b->count - 1], kind, map)) {
+		b->op[b->count - 1].length += length;
+		return 0;
+	}
 	b->op[b->count++] = (struct stub_op){
 		.addr = map->addr, .length = length, .mode = STUB_REGISTER_MODES,
 		.offset = map->pfn * NODE_PAGE_SIZE, .prot = map->prot, .kind = kind,

@@ -17,6 +17,9 @@
  *
  * One thread of a process at a time takes a block; others go without meanwhile.
  *
+ * What the kernel fills for a task of another node, with a program's arguments or from the page cache, gets pages of the
+ * kernel host: any other would have to be fetched first, one by one, and that node then fetches them all at once.
+ *
  * What is read ahead of a file gets such pages as well (ssi_run_folio()), no more than would be read anyway;
  * up to a quarter of a block may be given back unused.
  */
@@ -82,11 +85,48 @@ static bool has_policy(const struct vm_area_struct *vma)
 	return vma->vm_policy || current->mempolicy;
 }
 
+/* For a task of another node; NULL: it has a policy of its own, or is one of this node. */
+static struct folio *kernel_host_folio(const struct vm_area_struct *vma)
+{
+	if (!ssi_active || !ssi_cpu_node(raw_smp_processor_id()) || has_policy(vma))
+		return NULL;
+	return __folio_alloc_node(GFP_HIGHUSER_MOVABLE, 0, 0);
+}
+
+/* The stack of a program that is being started. */
+static struct folio *argument_folio(const struct vm_area_struct *vma, unsigned long address)
+{
+	struct folio *folio = vma->vm_flags & VM_STACK_INCOMPLETE_SETUP ? kernel_host_folio(vma) : NULL;
+
+	if (folio)
+		clear_user_highpage(folio_page(folio, 0), address);
+	return folio;
+}
+
+/* Page tables stay. */
+static bool is_from_page_cache(struct vm_area_struct *vma, unsigned long address)
+{
+	pte_t *pte = ssi_pte_table(vma->vm_mm, address, &address), entry = pte ? READ_ONCE(*pte) : __pte(0);
+	struct page *page;
+
+	if (!vma->vm_file || pte_none(entry))
+		return vma->vm_file;
+	page = pte_present(entry) ? vm_normal_page(vma, address, entry) : NULL;
+	return page && !PageAnon(page);
+}
+
+struct folio *ssi_copy_folio(struct vm_area_struct *vma, unsigned long address)
+{
+	return ssi_active && is_from_page_cache(vma, address) ? kernel_host_folio(vma) : NULL;
+}
+
 struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
 {
 	struct ssi_block *b = own_block(vma);
 	struct page *page;
 
+	if (vma->vm_flags & VM_STACK_INCOMPLETE_SETUP)
+		return argument_folio(vma, address);
 	if (!b || has_policy(vma))
 		return NULL;
 	if (!b->left && b->wanted > 1) {

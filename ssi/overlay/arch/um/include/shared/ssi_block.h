@@ -23,6 +23,8 @@ struct ssi_run {
 #ifdef CONFIG_UML_SSI
 /* A page for there, zeroed, that follows the last one in physical memory; NULL: it may be any. */
 struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address);
+/* A page for there, to which another is copied; NULL: it may be any. */
+struct folio *ssi_copy_folio(struct vm_area_struct *vma, unsigned long address);
 /* How to charge a page for there, besides GFP_KERNEL. */
 gfp_t ssi_block_gfp(struct vm_area_struct *vma);
 /*
@@ -34,6 +36,7 @@ struct folio *ssi_run_folio(struct ssi_run *run, struct address_space *mapping, 
 void ssi_run_end(struct ssi_run *run);
 #else
 static inline struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address) { return NULL; }
+static inline struct folio *ssi_copy_folio(struct vm_area_struct *vma, unsigned long address) { return NULL; }
 static inline gfp_t ssi_block_gfp(struct vm_area_struct *vma) { return 0; }
 static inline struct folio *ssi_run_folio(struct ssi_run *run, struct address_space *mapping, pgoff_t index, unsigned long max,
 					  gfp_t flags) { return NULL; }
