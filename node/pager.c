@@ -194,6 +194,15 @@ static int uffd_of(const struct machine *m, const struct mm *mm)
 	return mm ? mm->uffd : m->kernel_uffd;
 }
 
+/* Frames without memory are all zero; it is there from now on. */
+static bool fill_holes(struct machine *m, uint64_t pfn, uint64_t count)
+{
+	if (!fallocate(m->frame_fd, FALLOC_FL_KEEP_SIZE, pfn * NODE_PAGE_SIZE, count * NODE_PAGE_SIZE))
+		return true;
+	machine_fail(m, "no memory for a frame: %s", strerror(errno));
+	return false;
+}
+
 /*
  * Make the page-table entry for a frame that this node holds, and wake who waits for it.  frames_lock held,
  * so the rights cannot go away meanwhile.  That the address is not mapped any more is no error.  entry: most likely there
@@ -216,10 +225,9 @@ static void map_frame(struct machine *m, const struct mm *mm, uint64_t address, 
 	while (ioctl(uffd, UFFDIO_CONTINUE, &c)) {
 		if (errno == EAGAIN)
 			continue;
-		if (errno == EFAULT) {	/* a hole: the frame is all zero */
-			if (!fallocate(m->frame_fd, FALLOC_FL_KEEP_SIZE, pfn * NODE_PAGE_SIZE, NODE_PAGE_SIZE))
+		if (errno == EFAULT) {	/* a hole */
+			if (fill_holes(m, pfn, 1))
 				continue;
-			machine_fail(m, "no memory for a frame: %s", strerror(errno));
 		} else if (errno == EEXIST && state == DSM_EXCLUSIVE) {
 			unprotect(uffd, address, 1);
 		} else {
@@ -236,6 +244,8 @@ static void map_frame(struct machine *m, const struct mm *mm, uint64_t address, 
 static void map_frames(struct machine *m, const struct mm *mm, uint64_t address, uint64_t pfn, uint64_t pages,
 		       enum dsm_state state)
 {
+	bool filled = false;
+
 	for (uint64_t i = 0; i < pages; i++)
 		note_shown(m, mm, address + i * NODE_PAGE_SIZE, pfn + i);
 	while (pages) {
@@ -248,6 +258,12 @@ static void map_frames(struct machine *m, const struct mm *mm, uint64_t address,
 		if (!ioctl(uffd_of(m, mm), UFFDIO_CONTINUE, &c))
 			return;
 		done = c.mapped > 0 ? c.mapped / NODE_PAGE_SIZE : 0;
+		if (!done && errno == EFAULT && pages > 1 && !filled) {
+			filled = true;
+			if (!fill_holes(m, pfn, pages))
+				return;
+			continue;
+		}
 		if (!done && errno == EEXIST && pages > 1 && state == DSM_EXCLUSIVE &&
 		    unprotect(uffd_of(m, mm), address, pages))
 			return;

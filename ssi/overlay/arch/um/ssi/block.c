@@ -8,7 +8,7 @@
  *
  *   - whatever populates more than one page takes blocks of pages from the page allocator that follow each other, and
  *     divides them: they are ordinary pages from then on, to be freed, swapped or sent elsewhere one by one;
- *   - on the kernel host a store to a page that is not there gets the block around it, if nothing of that is there.
+ *   - a store to a page that is not there gets the block around it, if nothing of that is there.
  *
  * As the huge pages of Linux that takes memory which the program may never use.  So a block grows with what the process has
  * already: to 64 KiB with 1 MiB, from 16 MiB on a 256th, to 2 MiB with 512 MiB.  So few blocks are enough for a

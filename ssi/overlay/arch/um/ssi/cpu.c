@@ -445,7 +445,7 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 	t->actions = signal == SIGSYS && regs->gp[HOST_ORIG_AX] == __NR_rt_sigaction ? t->actions + 1 : 0;
 	if (signal == SIGSYS && node && reads_many(regs->gp[HOST_ORIG_AX]))
 		ssi_snapshot_begin();
-	if (signal == SIGSEGV && !node && FAULT_WRITE(regs->faultinfo))
+	if (signal == SIGSEGV && FAULT_WRITE(regs->faultinfo))
 		ssi_block_fault(regs->faultinfo.cr2);
 	if (t->fault.frame)
 		interrupt_end();
