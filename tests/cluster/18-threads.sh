@@ -10,7 +10,7 @@
 #	+------------------+------------------+------------------+
 #
 # With --full litmus tests of 100,000 rounds, which takes hours, torture for ten minutes, and Java; without, few
-# rounds, and one minute.
+# rounds, and 40 seconds.
 #
 # This script runs itself in the machine, where it has the argument "inside".
 
@@ -287,12 +287,12 @@ else
 	litmus "2 nodes" "--nodes 2" 1000 SB MP CoRR exchange
 	litmus "3 nodes" "--nodes 3" 300
 	litmus "2 nodes of 2 CPUs" "--nodes 2 --cpus 2" 1000 SB IRIW 2+2W
-	check "torture on 3 nodes" torture 60 "--nodes 3"
+	check "torture on 3 nodes" torture 40 "--nodes 3"
 fi
 # Threads of the daemon that are preempted meet in other orders.
 export PANGEA_REALTIME=off
 litmus "3 nodes, no real-time threads" "--nodes 3" 100
-check "torture, no real-time threads" torture 20 "--nodes 3"
+check "torture, no real-time threads" torture 15 "--nodes 3"
 check "copies to and from user memory, no real-time threads" copies
 unset PANGEA_REALTIME
 check "litmus finds old memory" finds "^not ok litmus MP" --nodes 2 -- \
