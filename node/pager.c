@@ -950,19 +950,33 @@ void pager_expect(struct machine *m, const struct waiter *w)
 		free(own);
 }
 
-static void discard(struct machine *m, uint64_t pfn, uint64_t end)
+static bool discard_one(struct machine *m, uint64_t pfn)
 {
 	int ret;
 
-	for (; pfn < end; pfn++) {
-		m->discards++;
-		ret = dsm_discard(m->dsm, pfn, now_ns());
-		if (ret <= 0)
-			m->discards--;
-		if (ret < 0)
-			machine_fail(m, "cannot discard frame %llu: %s", (unsigned long long)pfn, strerror(-ret));
-		if (ret < 0)
-			return;
+	m->discards++;
+	ret = dsm_discard(m->dsm, pfn, now_ns());
+	if (ret <= 0)
+		m->discards--;
+	if (ret < 0)
+		machine_fail(m, "cannot discard frame %llu: %s", (unsigned long long)pfn, strerror(-ret));
+	return ret >= 0;
+}
+
+/* Those that only this node holds, which most are, are dropped all at once. */
+static void discard(struct machine *m, uint64_t pfn, uint64_t end)
+{
+	bool own, fine = true;
+
+	while (pfn < end && fine) {
+		own = dsm_state(m->dsm, pfn) == DSM_EXCLUSIVE;
+		if (own)
+			combine_begin(m, now_ns());
+		do
+			fine = discard_one(m, pfn);
+		while (++pfn < end && fine && (dsm_state(m->dsm, pfn) == DSM_EXCLUSIVE) == own);
+		if (own)
+			combine_end(m);
 	}
 }
 

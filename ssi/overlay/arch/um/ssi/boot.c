@@ -50,16 +50,30 @@ __uml_setup("ssi=", ssi_setup,
  * which may be never.
  */
 #define WATCH_MS 500
+#define TRIM_MS 20	/* while there are frames to give back: for a few percent of this CPU at most */
+
+static void trim(struct timer_list *timer)
+{
+	bool more = false;
+	unsigned int i;
+
+	for (i = 0; i < ssi_boot.node_count; i++)
+		more |= ssi_frames_trim(i);
+	if (more)
+		mod_timer(timer, jiffies + msecs_to_jiffies(TRIM_MS));
+}
+
+static DEFINE_TIMER(trim_timer, trim);
 
 static void twice_a_second(struct timer_list *timer)
 {
 	unsigned int i;
 
 	ssi_clock_steer();
-	for (i = 0; i < ssi_boot.node_count; i++) {
+	for (i = 0; i < ssi_boot.node_count; i++)
 		ssi_node_watch(i);
-		ssi_frames_trim(i);
-	}
+	if (!timer_pending(&trim_timer))
+		trim(&trim_timer);
 	for (i = 0; i < ssi_boot.cpu_count; i++)
 		ssi_cpu_watch(i);
 	mod_timer(timer, jiffies + msecs_to_jiffies(WATCH_MS));

@@ -8,7 +8,7 @@
  * and it reads as zero; zeroing it again is then left out.
  *
  * Discarding takes a round trip.  It is done when a stale frame is allocated, and then for many stale frames
- * that follow it at once, so that they share the price; not for all, because a CPU waits meanwhile.  Frames of the
+ * around it at once, so that they share the price; not for all, because a CPU waits meanwhile.  Frames of the
  * kernel host that were never mapped on another node are never stale: the kernel's own data costs nothing.
  *
  * Per frame:  away   it may be held elsewhere than at the kernel host
@@ -24,7 +24,8 @@
 #include <ssi.h>
 #include "ssi_internal.h"
 
-#define DISCARD_FRAMES_MAX 2048		/* in one request; some milliseconds of work at most */
+#define DISCARD_FRAMES_MAX 512		/* in one request: about half a millisecond of work */
+#define DISCARD_SPAN (1ul << 18)	/* frames to look through for them on either side; microseconds */
 
 static unsigned long *away, *stale, *zero;
 static bool ready;
@@ -38,23 +39,32 @@ static unsigned int home_of(unsigned long pfn)
 	return node;
 }
 
-/* The stale frames at home there from pfn on, as many as one request may hold. */
-static unsigned int collect_stale(unsigned int node, unsigned long pfn, struct wire_range *ranges)
+/* The stale frames in between, as many as there is room for: the number of ranges by then. */
+static unsigned int collect_between(unsigned long pfn, unsigned long end, struct wire_range *ranges, unsigned int count,
+				    unsigned long *room)
 {
-	unsigned long end = ssi_boot.nodes[node].pfn_start + ssi_boot.nodes[node].pfn_count, next;
-	unsigned long room = DISCARD_FRAMES_MAX;
-	unsigned int count = 0;
+	unsigned long next;
 
-	while (count < WIRE_RANGES_MAX && room) {
+	while (count < WIRE_RANGES_MAX && *room) {
 		pfn = find_next_bit(stale, end, pfn);
 		if (pfn >= end)
 			break;
-		next = find_next_zero_bit(stale, min(end, pfn + room), pfn);
+		next = find_next_zero_bit(stale, min(end, pfn + *room), pfn);
 		ranges[count++] = (struct wire_range){ pfn, next - pfn };
-		room -= next - pfn;
+		*room -= next - pfn;
 		pfn = next;
 	}
 	return count;
+}
+
+/* Those at home there around pfn, the ones from there on first: what was freed last is used next, in no order. */
+static unsigned int collect_stale(unsigned int node, unsigned long pfn, struct wire_range *ranges)
+{
+	unsigned long start = ssi_boot.nodes[node].pfn_start, end = start + ssi_boot.nodes[node].pfn_count;
+	unsigned long room = DISCARD_FRAMES_MAX;
+	unsigned int count = collect_between(pfn, min(end, pfn + DISCARD_SPAN), ranges, 0, &room);
+
+	return collect_between(pfn - min(pfn - start, DISCARD_SPAN), pfn, ranges, count, &room);
 }
 
 /* Called with the request acknowledged: the frames are like new. */
@@ -84,11 +94,17 @@ static void discard_before_use(unsigned long pfn, unsigned long end)
 }
 
 /* Some more of the stale frames at home there, so that their memory goes back to that host. */
-void ssi_frames_trim(unsigned int node)
+bool ssi_frames_trim(unsigned int node)
 {
-	if (ready && any_stale(ssi_boot.nodes[node].pfn_start,
-			       ssi_boot.nodes[node].pfn_start + ssi_boot.nodes[node].pfn_count))
-		ssi_node_discard(node, ssi_boot.nodes[node].pfn_start, collect_stale, discarded);
+	unsigned long end = ssi_boot.nodes[node].pfn_start + ssi_boot.nodes[node].pfn_count, pfn;
+
+	if (!ready)
+		return false;
+	pfn = find_next_bit(stale, end, ssi_boot.nodes[node].pfn_start);
+	if (pfn >= end)
+		return false;
+	ssi_node_discard(node, pfn, collect_stale, discarded);
+	return true;
 }
 
 void arch_free_page(struct page *page, int order)

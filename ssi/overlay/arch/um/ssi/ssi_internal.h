@@ -343,7 +343,8 @@ void ssi_node_discard(unsigned int node, unsigned long pfn,
 void ssi_node_interrupt(unsigned int node, unsigned int cpu, __u64 run);
 
 /* --- frames.c --- */
-void ssi_frames_trim(unsigned int node);
+/* true: there were some, and there may be more. */
+bool ssi_frames_trim(unsigned int node);
 void ssi_frames_given(unsigned int node, unsigned long pfn, unsigned long count);
 
 /* --- mm.c --- */
