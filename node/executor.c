@@ -110,6 +110,15 @@ static int load_fp(struct run *r)
 	return keep_fp(&r->mm->fp[x->slot], fp, msg->fp_length);
 }
 
+static void load_actions(struct stub_orders *o, const struct wire_run *msg)
+{
+	o->actions_known = !!(msg->flags & WIRE_RUN_ACTIONS);
+	if (!o->actions_known)
+		return;
+	o->actions_told = 1;
+	memcpy(o->actions, (const uint8_t *)msg + msg->hdr.length - sizeof(o->actions), sizeof(o->actions));
+}
+
 static int load_context(struct run *r)
 {
 	const struct wire_run *msg = r->message;
@@ -125,9 +134,7 @@ static int load_context(struct run *r)
 	o->sync |= (o->fs_base != fs ? STUB_SYNC_FS : 0) | (o->gs_base != gs ? STUB_SYNC_GS : 0);
 	o->fs_base = fs;
 	o->gs_base = gs;
-	o->actions_known = !!(msg->flags & WIRE_RUN_ACTIONS);
-	if (o->actions_known)
-		memcpy(o->actions, (const uint8_t *)msg + msg->hdr.length - sizeof(o->actions), sizeof(o->actions));
+	load_actions(o, msg);
 	r->slot.report->posted = 0;
 	return load_fp(r);
 }

@@ -344,7 +344,8 @@ static void handler(int sig, siginfo_t *info, void *context)
 		registers[REG_RIP] = (greg_t)(uintptr_t)copy_failed;
 		return;
 	}
-	if (sig == SIGSYS && info->si_syscall == __NR_rt_sigaction && answers(o, r, registers)) {
+	/* who was interrupted on the way here, in a gate that could not be passed, is waited for */
+	if (sig == SIGSYS && info->si_syscall == __NR_rt_sigaction && !r->alarm && answers(o, r, registers)) {
 		registers[REG_RAX] = 0;
 		return;
 	}

@@ -126,7 +126,8 @@ struct stub_orders {
 	uint32_t other_time;		/* its tasks are in a time namespace: the clock page is not for them */
 	uint32_t kernel_takes;		/* ranges that it has unmapped without mapping, the newest in taken[]; wraps around */
 	struct { uint64_t start, end; } taken[STUB_TAKEN_MAX];
-	uint32_t actions_known, reserved;	/* during this run */
+	uint32_t actions_known;		/* during this run */
+	uint32_t actions_told;		/* there have been some since the stub was emptied */
 	uint8_t rest[4096 - 80 - STUB_OPS_MAX * sizeof(struct stub_op) - STUB_TAKEN_MAX * 16];
 };
 

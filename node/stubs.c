@@ -225,6 +225,9 @@ static void empty_orders(const struct mm *mm)
 
 		o->spin = 0;
 		o->fs_base = o->gs_base = 0;
+		if (o->actions_told)
+			memset(o->actions, 0, sizeof(o->actions));
+		o->actions_known = o->actions_told = 0;
 		o->sync = STUB_SYNC_FS | STUB_SYNC_GS;
 	}
 }

@@ -9,6 +9,7 @@
 
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 enum { PAGE = 4096, SIGNALS = 64 };
@@ -158,6 +159,83 @@ static void inherit(void)
 	guest_reap(pid);
 }
 
+/* --- whom the stub may not answer --- */
+
+enum { SHARED_ROUNDS = 2000, TRACED_CALLS = 300 };
+
+/* Another process that shares memory and actions sets one, while this one asks for it on end. */
+static int set_shared(void *arg)
+{
+	volatile uint64_t *newest = arg;
+	struct action action = { .handler = 0, .flags = 0x04000000, .restorer = 0x20000 };
+
+	for (uint64_t i = 1; i <= SHARED_ROUNDS; i++) {
+		action.restorer++;
+		if (sigaction_call(SIGUSR2, &action, NULL, 8))
+			_exit(GUEST_FAILED);
+		*newest = action.restorer;
+	}
+	_exit(0);
+}
+
+static void share(int cpu)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+	static volatile uint64_t newest;
+	struct action seen;
+	pid_t pid;
+
+	newest = 0x20000;
+	note_set(SIGUSR2, (struct action){ 0, 0x04000000, 0x20000, 0 });
+	CHECK_EQUAL(sigaction_call(SIGUSR2, &table[SIGUSR2], NULL, 8), 0);
+	pid = clone(set_shared, stack + sizeof(stack), CLONE_VM | CLONE_SIGHAND | SIGCHLD, (void *)&newest);
+	CHECK(pid > 0);
+	guest_move(pid, cpu);
+	while (newest < 0x20000 + SHARED_ROUNDS) {
+		uint64_t before = newest;
+
+		CHECK_EQUAL(sigaction_call(SIGUSR2, NULL, &seen, 8), 0);
+		if (seen.restorer < before)
+			guest_fail("what a sibling has set before is not seen: %lx, not %lx", seen.restorer, before);
+	}
+	guest_reap(pid);
+	table[SIGUSR2].restorer = 0x20000 + SHARED_ROUNDS;
+	ask(SIGUSR2);
+}
+
+/* Who traces sees each call. */
+static void be_traced(void)
+{
+	struct action seen;
+
+	if (ptrace(PTRACE_TRACEME) || raise(SIGSTOP))
+		_exit(GUEST_FAILED);
+	for (unsigned i = 0; i < TRACED_CALLS; i++)
+		if (sigaction_call(SIGUSR2, NULL, &seen, 8))
+			_exit(GUEST_FAILED);
+	_exit(0);
+}
+
+static void trace(int cpu)
+{
+	unsigned stops = 0;
+	int status;
+	pid_t pid = guest_fork(cpu);
+
+	if (!pid)
+		be_traced();
+	for (;;) {
+		CHECK(waitpid(pid, &status, 0) == pid);
+		if (!WIFSTOPPED(status))
+			break;
+		stops++;
+		CHECK(ptrace(PTRACE_SYSCALL, pid, NULL, 0) == 0);
+	}
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	if (stops < 2 * TRACED_CALLS)
+		guest_fail("%u stops, of %d calls", stops, TRACED_CALLS);
+}
+
 static void other_calls(long round)
 {
 	switch (noise(40)) {
@@ -179,6 +257,12 @@ static void other_calls(long round)
 int main(int argc, char **argv)
 {
 	guest_start(argc, argv, "sigaction", 6000);
+	for (int cpu = 0; cpu < guest.cpu_count; cpu++) {
+		CHECK_EQUAL(sigaction_call(SIGUSR2, NULL, &table[SIGUSR2], 8), 0);
+		guest_move(0, cpu);
+		share(cpu + 1);
+		trace(cpu);
+	}
 	edge = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(edge != MAP_FAILED && mprotect(edge + PAGE, PAGE, PROT_NONE) == 0);
 	memset(edge, 0, PAGE);

@@ -39,7 +39,7 @@ void ssi_actions_copy(struct wire_action *to)
 	spin_unlock_irq(&current->sighand->siglock);
 }
 
-/* The stub may say what it likes: the task could do as much. */
+/* The stub may say what it likes: the task could do as much, but to these two. */
 void ssi_actions_posted(u64 signals, u64 restorer)
 {
 	struct k_sigaction *action = current->sighand->action;
@@ -47,7 +47,7 @@ void ssi_actions_posted(u64 signals, u64 restorer)
 
 	spin_lock_irq(&current->sighand->siglock);
 	for (i = 0; i < _NSIG; i++) {
-		if (!(signals & BIT_ULL(i)) || action[i].sa.sa_handler != SIG_DFL || action[i].sa.sa_flags & SA_IMMUTABLE)
+		if (!(signals & BIT_ULL(i)) || sig_kernel_only(i + 1) || action[i].sa.sa_handler != SIG_DFL || action[i].sa.sa_flags & SA_IMMUTABLE)
 			continue;
 		action[i].sa.sa_flags |= SA_RESTORER;
 		action[i].sa.sa_restorer = (__sigrestore_t)restorer;

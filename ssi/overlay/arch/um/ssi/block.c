@@ -82,33 +82,51 @@ static struct ssi_block *own_block(struct vm_area_struct *vma)
 /* Pages of a block are all of this CPU's node, which may not be what is wanted. */
 static bool has_policy(const struct vm_area_struct *vma)
 {
-	return vma->vm_policy || current->mempolicy;
+	return vma->vm_policy || current->mempolicy || (vma->vm_ops && vma->vm_ops->get_policy);
 }
 
-/* For a task of another node; NULL: it has a policy of its own, or is one of this node. */
+/* Clean pages of files make room soon. */
+static bool has_room(int node)
+{
+	unsigned long have = sum_zone_node_page_state(node, NR_FREE_PAGES) + node_page_state(NODE_DATA(node), NR_INACTIVE_FILE);
+
+	return have > node_present_pages(node) / FREE_SHARE && node_isset(node, cpuset_current_mems_allowed);
+}
+
+/*
+ * For a task of another node; NULL: it has a policy of its own, or is one of this node, or there is little left: all that
+ * the kernel needs for itself must come from there.
+ */
 static struct folio *kernel_host_folio(const struct vm_area_struct *vma)
 {
-	if (!ssi_active || !ssi_cpu_node(raw_smp_processor_id()) || has_policy(vma))
+	gfp_t flags = (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN) & ~__GFP_RECLAIM;
+
+	if (!ssi_active || !ssi_cpu_node(raw_smp_processor_id()) || has_policy(vma) || !has_room(0))
 		return NULL;
-	return __folio_alloc_node(GFP_HIGHUSER_MOVABLE, 0, 0);
+	return __folio_alloc_node(flags, 0, 0);
 }
 
 /* The stack of a program that is being started. */
 static struct folio *argument_folio(const struct vm_area_struct *vma, unsigned long address)
 {
-	struct folio *folio = vma->vm_flags & VM_STACK_INCOMPLETE_SETUP ? kernel_host_folio(vma) : NULL;
+	struct folio *folio = kernel_host_folio(vma);
 
 	if (folio)
 		clear_user_highpage(folio_page(folio, 0), address);
 	return folio;
 }
 
-/* Page tables stay. */
+/* mmap_lock or the VMA's held. */
 static bool is_from_page_cache(struct vm_area_struct *vma, unsigned long address)
 {
-	pte_t *pte = ssi_pte_table(vma->vm_mm, address, &address), entry = pte ? READ_ONCE(*pte) : __pte(0);
+	unsigned long flags, next;
 	struct page *page;
+	pte_t *pte, entry;
 
+	local_irq_save(flags);		/* page tables stay */
+	pte = ssi_pte_table(vma->vm_mm, address, &next);
+	entry = pte ? READ_ONCE(*pte) : __pte(0);
+	local_irq_restore(flags);
 	if (!vma->vm_file || pte_none(entry))
 		return vma->vm_file;
 	page = pte_present(entry) ? vm_normal_page(vma, address, entry) : NULL;
@@ -125,7 +143,7 @@ struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
 	struct ssi_block *b = own_block(vma);
 	struct page *page;
 
-	if (vma->vm_flags & VM_STACK_INCOMPLETE_SETUP)
+	if (vma_is_temporary_stack(vma))
 		return argument_folio(vma, address);
 	if (!b || has_policy(vma))
 		return NULL;
@@ -207,15 +225,6 @@ void ssi_run_end(struct ssi_run *run)
 
 /* --- at a fault --- */
 
-/* Clean pages of files make room soon. */
-static bool has_room(void)
-{
-	int node = numa_node_id();
-	unsigned long have = sum_zone_node_page_state(node, NR_FREE_PAGES) + node_page_state(NODE_DATA(node), NR_INACTIVE_FILE);
-
-	return have > node_present_pages(node) / FREE_SHARE && node_isset(node, cpuset_current_mems_allowed);
-}
-
 static bool is_empty(struct mm_struct *mm, unsigned long at, unsigned long end)
 {
 	unsigned long flags;
@@ -271,7 +280,7 @@ void ssi_block_fault(unsigned long address)
 	unsigned long has = get_mm_counter(mm, MM_ANONPAGES);
 	unsigned long pages = max(min(has / SMALL_SHARE, SMALL_MAX), min(has / LARGE_SHARE, LARGE_MAX));
 
-	if (pages < 2 || address >= TASK_SIZE || !is_empty(mm, address & PAGE_MASK, PAGE_ALIGN(address + 1)) || !has_room() ||
+	if (pages < 2 || address >= TASK_SIZE || !is_empty(mm, address & PAGE_MASK, PAGE_ALIGN(address + 1)) || !has_room(numa_node_id()) ||
 	    mmap_read_lock_killable(mm))
 		return;
 	pages = block_around(mm, address, rounddown_pow_of_two(pages));

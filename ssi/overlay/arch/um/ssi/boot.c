@@ -50,17 +50,19 @@ __uml_setup("ssi=", ssi_setup,
  * which may be never.
  */
 #define WATCH_MS 500
-#define TRIM_MS 20	/* while there are frames to give back: for a few percent of this CPU at most */
+#define TRIM_MS 20	/* while there are frames to give back, */
+#define TRIM_SHARE 20	/* but no more than that part of the CPU's time, which waits for the nodes meanwhile */
 
 static void trim(struct timer_list *timer)
 {
+	long long began = os_nsecs();
 	bool more = false;
 	unsigned int i;
 
 	for (i = 0; i < ssi_boot.node_count; i++)
 		more |= ssi_frames_trim(i);
 	if (more)
-		mod_timer(timer, jiffies + msecs_to_jiffies(TRIM_MS));
+		mod_timer(timer, jiffies + max(msecs_to_jiffies(TRIM_MS), nsecs_to_jiffies((os_nsecs() - began) * TRIM_SHARE)));
 }
 
 static DEFINE_TIMER(trim_timer, trim);

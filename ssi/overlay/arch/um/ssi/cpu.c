@@ -32,8 +32,8 @@ struct trail {
 	struct ssi_hot hot;
 	unsigned int newest;		/* of hot.data */
 	struct ssi_pages also;
-	unsigned int actions;		/* so many calls of rt_sigaction() have ended the last stays */
-	bool tell_actions;		/* this one's */
+	bool asks_actions;		/* rt_sigaction() has ended the last stay: */
+	bool tell_actions;		/* they are told in this one */
 };
 
 static struct ssi_cpu ssi_cpus[SSI_CPUS_MAX];
@@ -409,7 +409,7 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		c->pinned = true;
 	}
 	t->fault.also = &t->also;
-	t->tell_actions = t->actions && ssi_actions_are_own();
+	t->tell_actions = t->asks_actions && ssi_actions_are_own();
 	ssi_channel_begin(c);
 	enter(c, sm, node, &t->fault, arrive(t, sm->id, node, regs));
 	c->in_user = 1;
@@ -442,7 +442,7 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		ssi_gate_leave(sm, regs);
 	else if (!ssi_gate_pass(sm, regs))
 		ssi_gate_consider(c->sites, sm, regs);
-	t->actions = signal == SIGSYS && regs->gp[HOST_ORIG_AX] == __NR_rt_sigaction ? t->actions + 1 : 0;
+	t->asks_actions = signal == SIGSYS && regs->gp[HOST_ORIG_AX] == __NR_rt_sigaction;
 	if (signal == SIGSYS && node && reads_many(regs->gp[HOST_ORIG_AX]))
 		ssi_snapshot_begin();
 	if (signal == SIGSEGV && FAULT_WRITE(regs->faultinfo))

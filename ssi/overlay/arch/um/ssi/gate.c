@@ -9,9 +9,9 @@
  *	syscall				0f 05			syscall			0f 05
  *
  * and the first of them is replaced by a jump to a gate of its own, which does the same and then calls the stub's text
- * (node/stub.c): that leaves in the slot's report what the signal would have, and parks as ever.  The second stays as it
- * was, for who jumps there, for who is in that call meanwhile, and for calls that are made again.  In read() the first has
- * two bytes only: from there it is a hop to padding that is never executed, and the jump is there.
+ * (node/stub.c): that leaves in the slot's report what the signal would have, and parks as ever, or answers itself.  The
+ * second stays as it was, for who jumps there, for who is in that call meanwhile, and for calls that are made again.  In
+ * read() the first has two bytes only: from there it is a hop to padding that is never executed, and the jump is there.
  *
  * Gates are pages of the kernel that every mm has mapped near its libraries, the same ones in all, so they go along
  * with fork() and to other nodes.  The address that is reported tells the gate, and gates[] where it stands.  If

@@ -48,8 +48,9 @@ static const uint8_t common[] = {
 #define COMMON_REPORTS	12
 #define COMMON_STUB	20
 
-_Static_assert(sizeof(gate) == SSI_GATE_SIZE && SSI_GATE_SIZE - 8 == SSI_GATE_RETURN + STUB_GATE_ENDS && GATE_JUMP + 4 + 2 == SSI_GATE_RETURN && sizeof(common) <= SSI_GATE_COMMON,
-	       "there is room for it");
+_Static_assert(sizeof(gate) == SSI_GATE_SIZE && sizeof(common) <= SSI_GATE_COMMON, "there is room for it");
+_Static_assert(SSI_GATE_RETURN == GATE_JUMP + 4 + 2, "behind the system call of a gate");
+_Static_assert(SSI_GATE_RETURN + STUB_GATE_ENDS == SSI_GATE_SIZE - 8, "what the stub looks for comes last");
 
 void ssi_prepare_gates(unsigned char *page, unsigned long size)
 {

@@ -134,9 +134,13 @@ int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, int singles
 
 struct wire_action *ssi_slot_actions(const struct ssi_slot *s, int known)
 {
+	struct stub_orders *o = ssi_slot_orders(s);
+
 	_Static_assert(sizeof(struct stub_action) == sizeof(struct wire_action), "the same in both");
-	ssi_slot_orders(s)->actions_known = known;
-	return (struct wire_action *)ssi_slot_orders(s)->actions;
+	o->actions_known = known;
+	if (known)
+		o->actions_told = 1;
+	return (struct wire_action *)o->actions;
 }
 
 void ssi_slot_resume(const struct ssi_slot *s)
