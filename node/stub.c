@@ -61,7 +61,6 @@
 #include "clock_page.h"
 #include "stub.h"
 
-#define SA_RESTORER_FLAG 0x04000000
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif
@@ -591,7 +590,7 @@ static void set_handlers(void)
 		unsigned long flags;
 		void *restorer;
 		uint64_t mask;
-	} action = { handler, SA_ONSTACK | SA_NODEFER | SA_SIGINFO | SA_RESTORER_FLAG, restorer, ~0ull };
+	} action = { handler, SA_ONSTACK | SA_NODEFER | SA_SIGINFO | STUB_SA_RESTORER, restorer, ~0ull };
 
 	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
 		action.mask = signals[i] == SIGSYS ? ~(BIT(SIGSEGV) | BIT(SIGBUS)) : ~0ull;

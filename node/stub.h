@@ -142,7 +142,7 @@ struct stub_report {
 	uint32_t gate_ready;		/* what a gate leaves can be left */
 	uint64_t address;		/* si_addr */
 	uint32_t alarm;			/* SIGALRM came in a gate */
-	/* since it was resumed: signals (1 << signal - 1) whose action has got that restorer */
+	/* since the run's context was loaded, by whom it is emptied: signals (1 << signal - 1) whose action has got that restorer */
 	uint64_t posted, posted_restorer;
 	uint8_t stack[] __attribute__((aligned(64)));	/* to STUB_REPORT_SIZE */
 };

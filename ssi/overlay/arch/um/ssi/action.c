@@ -47,7 +47,8 @@ void ssi_actions_posted(u64 signals, u64 restorer)
 
 	spin_lock_irq(&current->sighand->siglock);
 	for (i = 0; i < _NSIG; i++) {
-		if (!(signals & BIT_ULL(i)) || sig_kernel_only(i + 1) || action[i].sa.sa_handler != SIG_DFL || action[i].sa.sa_flags & SA_IMMUTABLE)
+		if (!(signals & BIT_ULL(i)) || sig_kernel_only(i + 1) || action[i].sa.sa_handler != SIG_DFL ||
+		    action[i].sa.sa_flags & SA_IMMUTABLE)
 			continue;
 		action[i].sa.sa_flags |= SA_RESTORER;
 		action[i].sa.sa_restorer = (__sigrestore_t)restorer;

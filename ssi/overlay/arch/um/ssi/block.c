@@ -280,8 +280,8 @@ void ssi_block_fault(unsigned long address)
 	unsigned long has = get_mm_counter(mm, MM_ANONPAGES);
 	unsigned long pages = max(min(has / SMALL_SHARE, SMALL_MAX), min(has / LARGE_SHARE, LARGE_MAX));
 
-	if (pages < 2 || address >= TASK_SIZE || !is_empty(mm, address & PAGE_MASK, PAGE_ALIGN(address + 1)) || !has_room(numa_node_id()) ||
-	    mmap_read_lock_killable(mm))
+	if (pages < 2 || address >= TASK_SIZE || !is_empty(mm, address & PAGE_MASK, PAGE_ALIGN(address + 1)) ||
+	    !has_room(numa_node_id()) || mmap_read_lock_killable(mm))
 		return;
 	pages = block_around(mm, address, rounddown_pow_of_two(pages));
 	mmap_read_unlock(mm);
