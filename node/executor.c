@@ -185,14 +185,19 @@ static bool was_interrupted(struct run *r)
 	return yes;
 }
 
-void executor_interrupt(struct machine *m, unsigned cpu, uint64_t run)
+static struct executor *executor_of(struct machine *m, unsigned cpu)
 {
 	unsigned first = own_node(m)->cpu_start;
-	struct executor *x;
 
-	if (cpu < first || cpu >= first + own_node(m)->cpu_count)
+	return cpu >= first && cpu < first + m->executor_count ? &m->executors[cpu - first] : NULL;
+}
+
+void executor_interrupt(struct machine *m, unsigned cpu, uint64_t run)
+{
+	struct executor *x = executor_of(m, cpu);
+
+	if (!x)
 		return;
-	x = &m->executors[cpu - first];
 	pthread_mutex_lock(&x->lock);
 	if (run > x->interrupted)
 		x->interrupted = run;
@@ -771,18 +776,17 @@ static void *executor_thread(void *arg)
 
 int executor_start(struct machine *m, unsigned cpu, struct link *link)
 {
-	unsigned first = own_node(m)->cpu_start;
-	struct executor *x;
+	struct executor *x = executor_of(m, cpu);
+	unsigned own = cpu - own_node(m)->cpu_start, last = stub_slots(m) - 1;
 	int ret;
 
-	if (cpu < first || cpu >= first + own_node(m)->cpu_count)
+	if (!x)
 		return -EINVAL;
-	x = &m->executors[cpu - first];
 	if (x->started)
 		return -EEXIST;
 	x->machine = m;
 	x->cpu = cpu;
-	x->slot = cpu - first + 1;
+	x->slot = own < last ? own + 1 : last;
 	x->link = link;
 	x->overdue = UINT64_MAX;
 	pthread_mutex_init(&x->lock, NULL);
@@ -794,7 +798,7 @@ int executor_start(struct machine *m, unsigned cpu, struct link *link)
 /* With m->stopping set.  A run that is under way ends because its stub is killed. */
 void executors_stop(struct machine *m)
 {
-	for (unsigned i = 0; i < own_node(m)->cpu_count; i++) {
+	for (unsigned i = 0; i < m->executor_count; i++) {
 		struct executor *x = &m->executors[i];
 
 		if (!x->started)

@@ -29,7 +29,7 @@
 #include "log.h"
 
 #define INHERIT_MIN	64	/* above 0..2 and STDIO_FIRST..NET_FD */
-#define INHERIT_MAX	(WIRE_CPUS_MAX + WIRE_NODES_MAX + 5)
+#define INHERIT_MAX	(2 * WIRE_CPUS_MAX + WIRE_NODES_MAX + 5)
 #define STDIO_FIRST	10
 #define NET_FD		13
 #define ARGUMENT_SIZE	640	/* of one argument made here; numa= is the longest */
@@ -135,12 +135,17 @@ static int fill_cpus(struct launch *l, struct ssi_boot *boot, const struct layou
 	unsigned cpu;
 
 	for (cpu = 0; cpu < layout->cpus; cpu++) {
-		int fd = cpu < layout->node[0].cpu_count ? local_cpu(l, machine, cpu) :
-							   take(l, &channels->cpu[cpu]);
+		bool own = cpu < layout->node[0].cpu_count;
 
-		if (fd < 0)
-			return fd;
-		boot->cpu_fd[cpu] = fd;
+		boot->cpu_fd[cpu] = own ? local_cpu(l, machine, cpu) : take(l, &channels->cpu[cpu]);
+		if (boot->cpu_fd[cpu] < 0)
+			return boot->cpu_fd[cpu];
+		boot->start_fd[cpu] = -1;
+		if (own || !l->options->start_ms)
+			continue;
+		boot->start_fd[cpu] = local_cpu(l, machine, cpu);
+		if (boot->start_fd[cpu] < 0)
+			return boot->start_fd[cpu];
 	}
 	return 0;
 }
@@ -360,6 +365,7 @@ int kernel_start(struct kernel *kernel, const struct options *options, const str
 	struct ssi_boot boot = {
 		.magic = SSI_BOOT_MAGIC, .version = SSI_BOOT_VERSION,
 		.node_count = layout->nodes, .cpu_count = layout->cpus,
+		.start_us = options->start_ms * 1000,
 	};
 	const char *what = "cannot prepare the kernel's channels";
 	int ret;

@@ -53,6 +53,7 @@ struct machine *machine_new(const struct machine_config *config, char *err, size
 	m->urgent.event = m->bulk.event = -1;
 	init_locks(m);
 	context_layout_init(&m->context);
+	m->executor_count = config->starts ? config->layout.cpus : own_node(m)->cpu_count;
 	ret = stubs_open_arena(m);
 	if (ret) {
 		snprintf(err, err_size, "no memory for the control areas of stubs: %s", strerror(-ret));
@@ -165,15 +166,15 @@ void machine_get_stats(struct machine *m, struct machine_stats *stats)
 	memset(stats, 0, sizeof(*stats));
 	stats->stubs = m->stubs;
 	stats->frames_present = pager_present(m);
-	for (unsigned i = 0; i < own_node(m)->cpu_count; i++) {
+	for (unsigned i = 0; i < m->executor_count; i++) {
 		struct executor *x = &m->executors[i];
 
-		stats->runs += x->runs + arena->slot[i + 1].runs;
-		stats->interrupts += x->interrupts + arena->slot[i + 1].interrupts;
-		stats->user_ns += x->user_ns + arena->slot[i + 1].user_ns;
+		stats->runs += x->runs + arena->cpu[i].runs;
+		stats->interrupts += x->interrupts + arena->cpu[i].interrupts;
+		stats->user_ns += x->user_ns + arena->cpu[i].user_ns;
 		stats->handoff_ns += x->handoff_ns;
-		stats->maps += x->maps + arena->slot[i + 1].maps;
-		stats->map_ns += x->map_ns + arena->slot[i + 1].map_ns;
+		stats->maps += x->maps + arena->cpu[i].maps;
+		stats->map_ns += x->map_ns + arena->cpu[i].map_ns;
 		add_link(&stats->kernel_bytes_in, &stats->kernel_bytes_out, x->link);
 	}
 	add_link(&stats->kernel_bytes_in, &stats->kernel_bytes_out, m->mm_link);

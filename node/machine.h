@@ -480,6 +480,7 @@ struct machine {
 	struct peers urgent, bulk;
 
 	struct executor executors[WIRE_CPUS_MAX];
+	unsigned executor_count;	/* those that CPUs of this node have, and on node 0 those that start programs */
 };
 
 void machine_fail(struct machine *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -488,6 +489,12 @@ uint64_t now_ns(void);
 static inline const struct layout_node *own_node(const struct machine *m)
 {
 	return &m->config.layout.node[m->config.layout.self];
+}
+
+/* Of a stub (stub.h): that of its service, one for each CPU, and one for what starts here. */
+static inline unsigned stub_slots(const struct machine *m)
+{
+	return 1 + own_node(m)->cpu_count + (m->executor_count > own_node(m)->cpu_count);
 }
 
 #endif

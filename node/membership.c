@@ -107,6 +107,7 @@ struct machine *membership_make_machine(const struct options *options, const str
 	}
 	config->layout = *layout;
 	snprintf(config->stub_path, sizeof(config->stub_path), "%s", options->stub);
+	config->starts = options->host && options->start_ms;
 	config->failed = trouble_tell;
 	config->ctx = trouble;
 	machine = machine_new(config, err, err_size);

@@ -48,6 +48,7 @@ struct machine;
 struct machine_config {
 	struct layout layout;
 	char stub_path[4096];		/* the stub program */
+	bool starts;			/* node 0: CPUs of other nodes start programs here (ssi/overlay/arch/um/ssi/start.c) */
 	/*
 	 * Something ended that the machine cannot go on without; reason is one line.  Any thread; must not
 	 * block and must not call back into the machine.
@@ -84,7 +85,8 @@ struct machine *machine_new(const struct machine_config *config, char *err, size
 
 /* Hand over connected links whose HELLO has been exchanged.  Any thread.  0 or -errno. */
 int machine_attach_dsm(struct machine *m, unsigned peer, struct link *link);	/* purpose DSM or BULK */
-int machine_attach_cpu(struct machine *m, unsigned cpu, struct link *link);	/* a CPU of this node */
+/* A CPU of this node, or on node 0 one that starts programs there. */
+int machine_attach_cpu(struct machine *m, unsigned cpu, struct link *link);
 int machine_attach_mm(struct machine *m, struct link *link);
 
 /* Node 0: descriptors that the kernel process inherits. */

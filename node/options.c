@@ -55,6 +55,10 @@ static const char usage_node[] =
 "  --ready-fd FD        write ADDR:PORT there when listening, \"started\" when all channels are there\n";
 
 __attribute__((format(printf, 1, 2)))
+#define START_VARIABLE	"PANGEA_START"
+#define START_MS	5		/* in user mode: about what moving costs, with all that is fetched after it */
+#define START_MS_MAX	1000000u
+
 static int wrong(const char *format, ...)
 {
 	va_list args;
@@ -231,6 +235,25 @@ static int check_given(const struct options *o)
 	return 0;
 }
 
+/* From the environment, as all that chooses between ways to do the same. */
+static int take_start(struct options *o)
+{
+	const char *text = getenv(START_VARIABLE);
+	char *end;
+	long value = START_MS;
+
+	if (text && strcmp(text, "off")) {
+		value = strtol(text, &end, 10);
+		if (!isdigit((unsigned char)text[0]) || *end || value > (long)START_MS_MAX)
+			return wrong(START_VARIABLE "=%s in the environment: must be off, or milliseconds up to %u", text,
+				     START_MS_MAX);
+	} else if (text) {
+		value = 0;
+	}
+	o->start_ms = (unsigned)value;
+	return 0;
+}
+
 /* Not on the command line, which every user of this host can read; nor for the kernel to inherit. */
 static int take_key(struct options *o)
 {
@@ -277,7 +300,7 @@ static int parse_rest(struct options *o, int argc, char **argv)
 	o->kernel_arguments = argv + optind;
 	if (optind < argc && (!o->host || strcmp(argv[optind - 1], "--")))
 		return wrong("unexpected argument %s", argv[optind]);
-	if (check_given(o) || take_key(o) || check_program("kernel", o->kernel) || check_program("stub", o->stub))
+	if (check_given(o) || take_key(o) || take_start(o) || check_program("kernel", o->kernel) || check_program("stub", o->stub))
 		return -1;
 	return 0;
 }

@@ -340,8 +340,8 @@ static void wait_for_kernel_maps(struct machine *m)
 	if (!m->rights)
 		return;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);	/* pairs with the kernel's, between its count and its look */
-	for (unsigned i = 1; i <= own_node(m)->cpu_count; i++) {
-		const uint64_t *count = &arena->slot[i].mapping;
+	for (unsigned i = 0; i < m->executor_count; i++) {
+		const uint64_t *count = &arena->cpu[i].mapping;
 		uint64_t begun = __atomic_load_n(count, __ATOMIC_ACQUIRE);
 
 		while (begun % 2 && __atomic_load_n(count, __ATOMIC_ACQUIRE) == begun && !m->stopping)

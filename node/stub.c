@@ -169,8 +169,6 @@ int copy(void *to, const void *from, size_t bytes);
 extern char copy_bytes[], copy_failed[];
 
 #define BIT(signal) (1ull << ((signal) - 1))
-/* What is set for these does more than to change an action, or cannot be set. */
-#define NOT_PLAIN (BIT(SIGKILL) | BIT(SIGSTOP) | BIT(SIGCHLD) | BIT(SIGCONT) | BIT(SIGURG) | BIT(SIGWINCH))
 
 static bool is_user_action(uint64_t address)
 {
@@ -178,14 +176,16 @@ static bool is_user_action(uint64_t address)
 }
 
 /* How to set an action without the kernel.  To ignore a signal discards what is pending of it. */
-enum set_how { SET_BY_KERNEL, SET_NOTHING, SET_POST };
+enum set_how { SET_BY_KERNEL, SET_NOTHING, SET_POST, SET_REFUSED };
 
 static enum set_how how_to_set(const struct stub_report *r, uint64_t bit, const struct stub_action *now,
 			       const struct stub_action *to)
 {
 	uint64_t differs = now->flags ^ to->flags;
 
-	if (bit & NOT_PLAIN || to->handler != now->handler || to->mask != now->mask || to->handler == (uintptr_t)SIG_IGN)
+	if (bit & (BIT(SIGKILL) | BIT(SIGSTOP)))
+		return SET_REFUSED;
+	if (to->handler != now->handler || to->mask != now->mask || to->handler == (uintptr_t)SIG_IGN)
 		return SET_BY_KERNEL;
 	if (!differs && now->restorer == to->restorer)
 		return SET_NOTHING;
@@ -196,10 +196,10 @@ static enum set_how how_to_set(const struct stub_report *r, uint64_t bit, const 
 }
 
 /*
- * rt_sigaction(), whose arguments are in these registers; false: the kernel is to do it.  It finds what it is to read then,
- * even if what was here has been written to.
+ * rt_sigaction(), whose arguments are in these registers, and its result to them; false: the kernel is to do it.  It finds
+ * what it is to read then, even if what was here has been written to.
  */
-static bool answers(const struct stub_orders *o, struct stub_report *r, const greg_t *registers)
+static bool answers(const struct stub_orders *o, struct stub_report *r, greg_t *registers)
 {
 	uint64_t signal = registers[REG_RDI], set = registers[REG_RSI], get = registers[REG_RDX];
 	struct stub_action now, to;
@@ -215,12 +215,13 @@ static bool answers(const struct stub_orders *o, struct stub_report *r, const gr
 	}
 	if (set)
 		how = copy(&to, (void *)set, sizeof(to)) ? SET_BY_KERNEL : how_to_set(r, BIT(signal), &now, &to);
-	if (how == SET_BY_KERNEL || (get && copy((void *)get, &now, sizeof(now))))
+	if (how == SET_BY_KERNEL || (how != SET_REFUSED && get && copy((void *)get, &now, sizeof(now))))
 		return false;
 	if (how == SET_POST) {
 		r->posted_restorer = to.restorer;
 		r->posted |= BIT(signal);
 	}
+	registers[REG_RAX] = how == SET_REFUSED ? -EINVAL : 0;
 	return true;
 }
 
@@ -302,7 +303,6 @@ __attribute__((used)) static int gate_park(struct stub_report *r, int alarm)
 		__atomic_store_n(&r->alarm, 0, __ATOMIC_SEQ_CST);
 	else if (registers[REG_RAX] == __NR_rt_sigaction && !copy(&ends, (void *)(registers[REG_RIP] + STUB_GATE_ENDS), 8) &&
 		 answers(o, r, registers)) {
-		registers[REG_RAX] = 0;
 		registers[REG_RIP] = registers[REG_RCX] = ends;
 		registers[REG_R11] = registers[REG_EFL];
 		return o->gs_base != (uintptr_t)r;
@@ -344,10 +344,8 @@ static void handler(int sig, siginfo_t *info, void *context)
 		return;
 	}
 	/* who was interrupted on the way here, in a gate that could not be passed, is waited for */
-	if (sig == SIGSYS && info->si_syscall == __NR_rt_sigaction && !r->alarm && answers(o, r, registers)) {
-		registers[REG_RAX] = 0;
+	if (sig == SIGSYS && info->si_syscall == __NR_rt_sigaction && !r->alarm && answers(o, r, registers))
 		return;
-	}
 	r->signal = sig;
 	r->code = info->si_code;
 	r->syscall = info->si_syscall;

@@ -10,6 +10,8 @@
  *
  *   slot 0      the service thread: carries out map operations, never runs user code
  *   slot 1..    one thread for each CPU of the node: runs user code, and parks in its signal handler
+ *   the last    on the kernel host, if there are other nodes: likewise, for any of their CPUs, while its program starts
+ *               (ssi/overlay/arch/um/ssi/start.c)
  *
  * Each slot has orders, which only pangead can write, and a report, which user code can write too, because it is
  * in its address space.  So nothing that is read from a report is trusted, and no report makes a thread do
@@ -198,7 +200,7 @@ struct stub_init {
 #define STUB_FREED_MAX	32	/* that pangead has not looked at yet */
 
 /*
- * The arena begins with what the kernel counts of its own CPUs' runs; a slot's are written by its CPU only.
+ * The arena begins with what the kernel counts of runs on its host; a CPU's are written by that CPU only.
  * mapping: odd while it looks at what frames the node holds and gives orders by that.
  *
  * The stubs that pangead has in store stand in spare[], as 1 + the number of their area.  The kernel takes one by writing
@@ -207,7 +209,7 @@ struct stub_init {
  * STUB_SPARES_MIN in store or frees an mm wakes who waits for reap_wakes to change.
  */
 struct stub_arena {
-	struct { uint64_t runs, interrupts, user_ns, mapping, maps, map_ns; } slot[STUB_SLOTS_MAX];
+	struct { uint64_t runs, interrupts, user_ns, mapping, maps, map_ns; } cpu[STUB_SLOTS_MAX];
 	uint64_t freed[STUB_FREED_MAX];
 	uint32_t spare[STUB_SPARES_MAX];
 	uint32_t reap_wakes;

@@ -421,7 +421,7 @@ static int start_stub(struct machine *m, struct mm *mm, bool patient)
 
 static size_t arena_size(const struct machine *m)
 {
-	return STUB_AREAS + STUB_AREAS_MAX * STUB_AREA_SIZE(own_node(m)->cpu_count + 1);
+	return STUB_AREAS + STUB_AREAS_MAX * STUB_AREA_SIZE(stub_slots(m));
 }
 
 int stubs_open_arena(struct machine *m)
@@ -528,7 +528,7 @@ struct mm *stub_new(struct machine *m, bool patient)
 	if (!mm)
 		return NULL;
 	mm->uffd = mm->socket = -1;
-	mm->slots = own_node(m)->cpu_count + 1;
+	mm->slots = stub_slots(m);
 	pthread_mutex_init(&mm->lock, NULL);
 	mm->fresh = calloc(mm->slots, sizeof(*mm->fresh));
 	ret = mm->fresh ? open_area(m, mm) : -ENOMEM;

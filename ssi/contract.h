@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 #define SSI_BOOT_MAGIC		0x49535350u
-#define SSI_BOOT_VERSION	6
+#define SSI_BOOT_VERSION	7
 #define SSI_NODES_MAX		16
 #define SSI_CPUS_MAX		64
 
@@ -44,6 +44,9 @@ struct ssi_boot {
 	__s32 arena_fd;		/* control areas of the kernel host's stubs (node/stub.h) */
 	struct ssi_boot_node nodes[SSI_NODES_MAX];
 	__s32 cpu_fd[SSI_CPUS_MAX];	/* cpu channels (net/wire.h) */
+	__s32 start_fd[SSI_CPUS_MAX];	/* of CPUs of other nodes, to the kernel host; -1: there is none */
+	__u32 start_us;		/* how long their programs run there first */
+	__u32 reserved;
 };
 
 /* Sent once by the kernel over pager_fd, the userfaultfd attached (SCM_RIGHTS); answered by one byte. */

@@ -168,6 +168,12 @@ machine_wait() {
 	return $status
 }
 
+# A number of a node of the only machine in `pangea status --json`: number NODE KEY
+number() {
+	"$PANGEA" status --json | sed 's/{"node":/\n&/g' |
+		sed -n "/^{\"node\":$1,/s/.*\"$2\":\([0-9]*\).*/\1/p"
+}
+
 # The daemon of a node of the only machine: node_pid NUMBER
 node_pid() {
 	local number=$1 process

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Every guest program with all of its processes on one remote CPU; with --full the long ones, and on the two remote
-# ones, too.
+# ones, too. Then some of them with their user code where that of others only starts, on the kernel host.
 #
 #	+- node 0 --+- node 1 --------------+- node 2 --------------+
 #	| kernel    | the programs: -c 1    |                       |
@@ -22,6 +22,10 @@ guest() {
 	[ "$status" -le 1 ] || echo "not ok $title: the machine: status $status: $(tail -n 1 "$WORK/err")"
 }
 
+export PANGEA_START=off
 guest "CPU 1" "$([ -n "${FULL-}" ] && echo --all || echo --short)" --cpus 1 "$GUEST" '[!e]*' 'e[!s]*'	# script 11 runs escape there as well, which takes long
 [ -z "${FULL-}" ] || guest "CPUs 1,2" --cpus 1,2 "$GUEST"
+PANGEA_START=1000000
+guest "CPU 1, starting" --cpus 1 "$GUEST" fork-tree spawn 'signal-*' timers fp-state eintr runaway ptrace futex cow\ -n\ 4 copy-user \
+	exec-args sigaction code leftover threads gates
 check "nothing is left" nothing_kept

@@ -169,6 +169,8 @@ programs() {
 	PANGEA_KERNEL=/bin/cat refused_late 125 'kernel' run true
 	PANGEA_DAEMON=/bin/false refused 125 'node' run true
 	PANGEA_STUB=/bin/true refused 125 'stub' run true
+	PANGEA_START=soon refused 125 'PANGEA_START=soon.*milliseconds' run true
+	PANGEA_START=-1 refused 125 'PANGEA_START=-1.*milliseconds' run true
 	mkdir -p "$WORK/alone"
 	cp "$PANGEA" "$WORK/alone/"
 	PANGEA=$WORK/alone/pangea refused 125 'pangead is not in .*/alone.*make' run true

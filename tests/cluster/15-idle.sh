@@ -9,12 +9,6 @@
 
 . "${SOURCE:?tests/run starts this}/tests/lib.sh"
 
-# A number of a node in `pangea status --json`: number NODE KEY
-number() {
-	"$PANGEA" status --json | sed 's/{"node":/\n&/g' |
-		sed -n "/^{\"node\":$1,/s/.*\"$2\":\([0-9]*\).*/\1/p"
-}
-
 resident_mib() {
 	awk '/^Rss:/ { sum += $2 } END { print int(sum / 1024) }' "/proc/$(node_pid "$1")/smaps_rollup"
 }

@@ -21,9 +21,20 @@ static bool is_watched(void)
 							 _TIF_SINGLESTEP | BIT(TIF_SYSCALL_TRACEPOINT));
 }
 
+/*
+ * To set the default of these, which is to ignore them, discards what is pending of them.  What comes later may have come
+ * after that.
+ */
+static bool any_to_discard(void)
+{
+	const u64 ignored = BIT_ULL(SIGCHLD - 1) | BIT_ULL(SIGCONT - 1) | BIT_ULL(SIGURG - 1) | BIT_ULL(SIGWINCH - 1);
+
+	return (current->pending.signal.sig[0] | current->signal->shared_pending.signal.sig[0]) & ignored;
+}
+
 bool ssi_actions_are_own(void)
 {
-	return refcount_read(&current->sighand->count) == 1 && !is_watched();
+	return refcount_read(&current->sighand->count) == 1 && !is_watched() && !any_to_discard();
 }
 
 void ssi_actions_copy(struct wire_action *to)

@@ -17,8 +17,8 @@
  *
  * One thread of a process at a time takes a block; others go without meanwhile.
  *
- * What the kernel fills for a task of another node, with a program's arguments or from the page cache, gets pages of the
- * kernel host: any other would have to be fetched first, one by one, and that node then fetches them all at once.
+ * What the kernel fills for a task of another node, with a program's arguments or from the page cache, and what a program
+ * uses that starts (start.c), gets pages of the kernel host: any other would have to be fetched first, one by one, and that node then fetches them all at once.
  *
  * What is read ahead of a file gets such pages as well (ssi_run_folio()), no more than would be read anyway;
  * up to a quarter of a block may be given back unused.
@@ -40,8 +40,17 @@
 #define SMALL_SHARE	16UL		/* at most that part of what they have */
 #define LARGE_MAX	512UL		/* likewise, of large ones: as many as one page table holds */
 #define LARGE_SHARE	256UL
+#define GROWTH_MAX	64UL		/* pages that brk() or mmap() gives at once; that part of what there is, too */
+#define READS_KEPT	64U
+#define READS_SEEN	8U
 #define FREE_SHARE	16UL		/* of a node's memory that stays free of blocks */
 #define ORDER_MAX	SSI_RUN_ORDER	/* of what is taken for many pages */
+
+/* Where the current task has its memory. */
+static int memory_node(void)
+{
+	return ssi_active ? ssi_user_node() : numa_node_id();
+}
 
 /*
  * So many pages; NULL: there are none that are free and follow each other.  Nobody waits for them, and nobody is woken to
@@ -50,7 +59,7 @@
 static struct page *take(gfp_t flags, unsigned int order)
 {
 	flags |= __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN;
-	struct page *page = alloc_pages(flags & ~__GFP_RECLAIM, order);
+	struct page *page = alloc_pages_node(memory_node(), flags & ~__GFP_RECLAIM, order);
 
 	if (page)
 		split_page(page, order);
@@ -79,7 +88,7 @@ static struct ssi_block *own_block(struct vm_area_struct *vma)
 	return sm && READ_ONCE(sm->block.owner) == current ? &sm->block : NULL;
 }
 
-/* Pages of a block are all of this CPU's node, which may not be what is wanted. */
+/* Pages of a block are all of one node, which may not be what is wanted. */
 static bool has_policy(const struct vm_area_struct *vma)
 {
 	return vma->vm_policy || current->mempolicy || (vma->vm_ops && vma->vm_ops->get_policy);
@@ -106,8 +115,7 @@ static struct folio *kernel_host_folio(const struct vm_area_struct *vma)
 	return __folio_alloc_node(flags, 0, 0);
 }
 
-/* The stack of a program that is being started. */
-static struct folio *argument_folio(const struct vm_area_struct *vma, unsigned long address)
+static struct folio *zeroed_folio(const struct vm_area_struct *vma, unsigned long address)
 {
 	struct folio *folio = kernel_host_folio(vma);
 
@@ -135,7 +143,7 @@ static bool is_from_page_cache(struct vm_area_struct *vma, unsigned long address
 
 struct folio *ssi_copy_folio(struct vm_area_struct *vma, unsigned long address)
 {
-	return ssi_active && is_from_page_cache(vma, address) ? kernel_host_folio(vma) : NULL;
+	return ssi_is_starting(vma->vm_mm) || is_from_page_cache(vma, address) ? kernel_host_folio(vma) : NULL;
 }
 
 struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
@@ -143,10 +151,10 @@ struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
 	struct ssi_block *b = own_block(vma);
 	struct page *page;
 
-	if (vma_is_temporary_stack(vma))
-		return argument_folio(vma, address);
+	if (vma_is_temporary_stack(vma))		/* of a program that is to start */
+		return zeroed_folio(vma, address);
 	if (!b || has_policy(vma))
-		return NULL;
+		return ssi_is_starting(vma->vm_mm) ? zeroed_folio(vma, address) : NULL;
 	if (!b->left && b->wanted > 1) {
 		unsigned int order = min((unsigned int)ilog2(b->wanted), ORDER_MAX);
 
@@ -178,6 +186,31 @@ void ssi_populate(unsigned long start, unsigned long stop)
 	__mm_populate(start, stop - start, 1);
 	if (mine)
 		end(b);
+}
+
+/* --- at brk() and mmap() --- */
+
+static bool is_to_be_written(struct vm_area_struct *vma)
+{
+	return vma && vma_is_anonymous(vma) && vma->vm_flags & VM_WRITE && !has_policy(vma) &&
+	       !(vma->vm_flags & (VM_RAND_READ | VM_HUGETLB)) && !userfaultfd_armed(vma);
+}
+
+unsigned long ssi_block_growth(unsigned long start, unsigned long stop)
+{
+	struct mm_struct *mm = current->mm;
+	unsigned long pages = (stop - start) >> PAGE_SHIFT;
+	bool yes;
+
+	if (pages > min(get_mm_counter(mm, MM_ANONPAGES) / SMALL_SHARE, GROWTH_MAX) || !has_room(memory_node()) ||
+	    mmap_read_lock_killable(mm))
+		return 0;
+	yes = is_to_be_written(vma_lookup(mm, start));
+	mmap_read_unlock(mm);
+	if (!yes)
+		return 0;
+	ssi_populate(start, stop);
+	return stop;
 }
 
 /* --- of files --- */
@@ -243,14 +276,27 @@ static bool is_empty(struct mm_struct *mm, unsigned long at, unsigned long end)
 	return yes;
 }
 
-/* The largest aligned block of at most so many pages around address that may be given; 1: none.  mmap_lock held. */
+/* Is there the page of zeros that stands for memory not written to yet? */
+static bool shows_zeros(struct mm_struct *mm, unsigned long address)
+{
+	unsigned long flags, next;
+	pte_t *pte;
+	bool yes;
+
+	local_irq_save(flags);		/* page tables stay */
+	pte = ssi_pte_table(mm, address, &next);
+	yes = pte && pte_present(READ_ONCE(*pte)) && is_zero_pfn(pte_pfn(READ_ONCE(*pte)));
+	local_irq_restore(flags);
+	return yes;
+}
+
+/* The largest aligned block of at most so many pages around address that may be given; 0: it is no such memory.  mmap_lock held. */
 static unsigned long block_around(struct mm_struct *mm, unsigned long address, unsigned long pages)
 {
-	const struct vm_area_struct *vma = vma_lookup(mm, address);
+	struct vm_area_struct *vma = vma_lookup(mm, address);
 
-	if (!vma || !vma_is_anonymous((struct vm_area_struct *)vma) || !(vma->vm_flags & VM_WRITE) || has_policy(vma) ||
-	    vma->vm_flags & (VM_RAND_READ | VM_HUGETLB) || userfaultfd_armed((struct vm_area_struct *)vma))
-		return 1;
+	if (!is_to_be_written(vma))
+		return 0;
 	for (; pages > 1; pages /= 2) {
 		unsigned long start = address & ~(pages * PAGE_SIZE - 1), end = start + pages * PAGE_SIZE;
 
@@ -274,17 +320,42 @@ static void give_block(struct ssi_block *b, unsigned long address, unsigned long
 	end(b);
 }
 
-void ssi_block_fault(unsigned long address)
+/*
+ * Some programs read memory before they write to it, a hash table for example.  Where a third of what was read first was
+ * written to then, which takes two faults, what is read gets pages of its own at once.  But one in READS_SEEN does not, to see.
+ */
+static bool will_be_written(struct ssi_block *b)
+{
+	if (b->reads_written > b->reads / 3 && ++b->guesses % READS_SEEN)
+		return true;
+	if (++b->reads == READS_KEPT) {
+		b->reads /= 2;
+		b->reads_written /= 2;
+	}
+	return false;
+}
+
+void ssi_block_fault(unsigned long address, bool write)
 {
 	struct mm_struct *mm = current->mm;
-	unsigned long has = get_mm_counter(mm, MM_ANONPAGES);
+	struct ssi_block *b = &mm->context.ssi->block;
+	unsigned long has = get_mm_counter(mm, MM_ANONPAGES), page = address & PAGE_MASK;
 	unsigned long pages = max(min(has / SMALL_SHARE, SMALL_MAX), min(has / LARGE_SHARE, LARGE_MAX));
 
-	if (pages < 2 || address >= TASK_SIZE || !is_empty(mm, address & PAGE_MASK, PAGE_ALIGN(address + 1)) ||
-	    !has_room(numa_node_id()) || mmap_read_lock_killable(mm))
+	if (pages < 2 || address >= TASK_SIZE || !has_room(memory_node()))
+		return;
+	if (!is_empty(mm, page, page + PAGE_SIZE)) {
+		b->reads_written += write && shows_zeros(mm, page);
+		return;
+	}
+	if (mmap_read_lock_killable(mm))
 		return;
 	pages = block_around(mm, address, rounddown_pow_of_two(pages));
 	mmap_read_unlock(mm);
+	if (!pages || (!write && !will_be_written(b)))
+		return;
 	if (pages > 1)
-		give_block(&mm->context.ssi->block, address, pages);
+		give_block(b, address, pages);
+	else if (!write)
+		ssi_populate(page, page + PAGE_SIZE);
 }

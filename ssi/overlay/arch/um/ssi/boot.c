@@ -118,7 +118,7 @@ static int __init ssi_attach(void)
 		panic("no room for the rights on %lu frames", frames_in_all());
 	ssi_pin_prepare();
 	ssi_spin_prepare();
-	ret = ssi_open_arena(ssi_boot.arena_fd, ssi_boot.nodes[0].cpu_count);
+	ret = ssi_open_arena(ssi_boot.arena_fd, 1 + ssi_boot.nodes[0].cpu_count + ssi_start_possible(ssi_boot.cpu_count - 1));
 	if (ret)
 		panic("no room for the control areas of stubs (%d)", ret);
 	ssi_clock_prepare();

@@ -9,6 +9,7 @@
  * now, which the RUN gives at once.
  */
 #include <linux/kernel.h>
+#include <linux/mman.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
@@ -32,6 +33,7 @@ struct trail {
 	struct ssi_hot hot;
 	unsigned int newest;		/* of hot.data */
 	struct ssi_pages also;
+	unsigned long nr;		/* of the system call that ended it; none: -1 */
 	bool asks_actions;		/* rt_sigaction() has ended the last stay: */
 	bool tell_actions;		/* they are told in this one */
 };
@@ -54,14 +56,14 @@ int ssi_in_user(void)
 /* Does the kernel need this task back before it traps by itself? */
 static int control_wanted(void)
 {
-	return !!(read_thread_flags() & _TIF_WORK_MASK);
+	return read_thread_flags() & _TIF_WORK_MASK || ssi_start_is_over();
 }
 
 static void interrupt_user(void *unused)
 {
 	unsigned int cpu = raw_smp_processor_id();
 
-	ssi_node_interrupt(ssi_cpu_node(cpu), cpu, ssi_cpus[cpu].run);
+	ssi_node_interrupt(ssi_cpus[cpu].node, cpu, ssi_cpus[cpu].run);
 }
 
 struct ssi_cpu *ssi_idle_channel(void)
@@ -84,21 +86,26 @@ void ssi_channel_end(struct ssi_cpu *c)
 	WRITE_ONCE(c->busy, false);
 }
 
-static void __noreturn lost(unsigned int cpu, const char *why)
+static int channel_to(unsigned int cpu, unsigned int node)
+{
+	return node == ssi_cpu_node(cpu) ? ssi_boot.cpu_fd[cpu] : ssi_boot.start_fd[cpu];
+}
+
+static void __noreturn lost(unsigned int cpu, unsigned int node, const char *why)
 {
 	char what[32];
 
-	snprintf(what, sizeof(what), "CPU %u on node %u", cpu, ssi_cpu_node(cpu));
-	ssi_lost(ssi_boot.cpu_fd[cpu], what, why);
+	snprintf(what, sizeof(what), "CPU %u on node %u", cpu, node);
+	ssi_lost(channel_to(cpu, node), what, why);
 }
 
 void __noreturn ssi_cpu_lost(const char *why)
 {
-	lost(raw_smp_processor_id(), why);
+	lost(raw_smp_processor_id(), ssi_cpus[raw_smp_processor_id()].node, why);
 }
 
 /* What is there is asked for if an exchange is under way, was just before or is just after. */
-void ssi_cpu_watch(unsigned int cpu)
+static void watch(unsigned int cpu, unsigned int node)
 {
 	const struct ssi_cpu *c = &ssi_cpus[cpu];
 	unsigned int before = READ_ONCE(c->exchanges);
@@ -108,10 +115,17 @@ void ssi_cpu_watch(unsigned int cpu)
 	if (READ_ONCE(c->busy))
 		return;
 	smp_mb();
-	unasked = ssi_link_readable(ssi_boot.cpu_fd[cpu]);
+	unasked = ssi_link_readable(channel_to(cpu, node));
 	smp_mb();
 	if (unasked && before == READ_ONCE(c->exchanges))
-		lost(cpu, "it has sent what was not asked, or closed the channel");
+		lost(cpu, node, "it has sent what was not asked, or closed the channel");
+}
+
+void ssi_cpu_watch(unsigned int cpu)
+{
+	if (ssi_start_possible(cpu))
+		watch(cpu, 0);
+	watch(cpu, ssi_cpu_node(cpu));
 }
 
 static struct wire_map *run_maps(struct ssi_cpu *c)
@@ -170,7 +184,7 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 	struct wire_run *run = &c->msg.run;
 	u32 fp_length = 0;
 
-	if (ssi_cpu_node(raw_smp_processor_id())) {
+	if (c->node) {
 		ssi_clock_record(&run->clock);
 		flags |= ssi_apart() ? WIRE_RUN_APART : 0;
 	}
@@ -194,7 +208,7 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 	run->pid = task_tgid_nr(current);
 	strscpy(run->comm, current->comm, sizeof(run->comm));
 	memcpy(run->gp, regs->gp, sizeof(run->gp));
-	if (ssi_link_send(ssi_boot.cpu_fd[raw_smp_processor_id()], run, run->hdr.length))
+	if (ssi_link_send(channel_to(raw_smp_processor_id(), c->node), run, run->hdr.length))
 		ssi_cpu_lost("it has closed the channel");
 }
 
@@ -244,16 +258,15 @@ static bool is_event(u32 signal)
 #define LOOK_NS		100000		/* some round trips of a fast network */
 #define LOOK_GAIN_NS	8000		/* of not sleeping, both sides together; more where switches are slow */
 
-/* The CPU's user half is on another node: this half goes where it may look for the answer. */
-static long long look_until(struct ssi_cpu *c, long long now)
+/* Where the CPU's user half is on another node, this half goes where it may look for the answer. */
+static bool sit_apart(struct ssi_cpu *c)
 {
-	unsigned int cpu = raw_smp_processor_id();
-	bool apart = ssi_cpu_node(cpu) && ssi_apart();
+	bool apart = c->node && ssi_apart();
 
 	if (c->apart != apart)
-		ssi_pin(cpu + apart);
+		ssi_pin(raw_smp_processor_id() + apart);
 	c->apart = apart;
-	return apart ? now + LOOK_NS : 0;
+	return apart;
 }
 
 static void note_answer(long long sent, long long came)
@@ -265,16 +278,16 @@ static void note_answer(long long sent, long long came)
 
 static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 {
-	long long sent = os_nsecs(), until = look_until(c, sent);
+	long long sent = os_nsecs(), until = sit_apart(c) ? sent + LOOK_NS : 0;
 	struct wire_event *event = &c->msg.event;
 	const char *why;
 	int n;
 
-	n = ssi_link_wait(ssi_boot.cpu_fd[raw_smp_processor_id()], WIRE_PURPOSE_CPU, event, sizeof(*event),
+	n = ssi_link_wait(channel_to(raw_smp_processor_id(), c->node), WIRE_PURPOSE_CPU, event, sizeof(*event),
 			  sizeof(c->msg), until, control_wanted, interrupt_user, NULL, &why);
 	if (n < 0)
 		ssi_cpu_lost(why);
-	if (ssi_cpu_node(raw_smp_processor_id()))
+	if (c->node)
 		note_answer(sent, os_nsecs());
 	if (event->hdr.type != WIRE_EVENT || event->hdr.seq != c->run || event->mm != current->mm->context.ssi->id)
 		ssi_cpu_lost("it has answered what was not asked");
@@ -287,7 +300,7 @@ static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 	take_fp(c, regs);
 	take_argument(c);
 	/* for good: who runs without loading trusts what was last exchanged, which loading does not keep */
-	if (!ssi_cpu_node(raw_smp_processor_id()))
+	if (!c->node)
 		WRITE_ONCE(current->mm->context.ssi->area, event->area);
 }
 
@@ -341,7 +354,7 @@ destroyed:
 static void __noreturn stub_lost(void)
 {
 	pr_err("ssi: %s[%d] has lost its host process on node %u\n", current->comm, task_pid_nr(current),
-	       ssi_cpu_node(raw_smp_processor_id()));
+	       ssi_cpus[raw_smp_processor_id()].node);
 	do_group_exit(SIGKILL);
 }
 
@@ -388,19 +401,44 @@ static const struct ssi_hot *arrive(struct trail *t, u64 mm, unsigned int node, 
 	return arrived ? &t->hot : NULL;
 }
 
+/* The system call has given memory that will be written to. */
+static void note_growth(struct trail *t, const struct uml_pt_regs *regs, unsigned long brk)
+{
+	struct ssi_range r = {};
+
+	if (t->nr == __NR_brk)
+		r = (struct ssi_range){ PAGE_ALIGN(brk), PAGE_ALIGN(current->mm->brk) };
+	else if (t->nr == __NR_mmap && regs->gp[HOST_R10] & MAP_ANONYMOUS && !IS_ERR_VALUE(regs->gp[HOST_AX]))
+		r = (struct ssi_range){ regs->gp[HOST_AX], regs->gp[HOST_AX] + PAGE_ALIGN(regs->gp[HOST_SI]) };
+	if (r.end <= r.start || r.start & ~PAGE_MASK || r.end > TASK_SIZE)
+		return;
+	t->fault.end = ssi_block_growth(r.start, r.end);
+	if (t->fault.end)
+		t->fault.address = r.start;
+}
+
 static bool reads_many(unsigned long nr)
 {
 	return nr == __NR_execve || nr == __NR_execveat;
+}
+
+/* What was last exchanged was so with another executor; or with one whose slot other CPUs use as well. */
+static void go_to(struct ssi_cpu *c, unsigned int node)
+{
+	if (c->node != node || node != ssi_cpu_node(raw_smp_processor_id()))
+		c->fp_mm = 0;
+	c->node = node;
 }
 
 /* One stay in user mode. */
 static void run_user(struct uml_pt_regs *regs, struct trail *t)
 {
 	struct ssi_cpu *c = &ssi_cpus[raw_smp_processor_id()];
-	unsigned int node = ssi_cpu_node(raw_smp_processor_id());
 	struct ssi_mm *sm = current->mm->context.ssi;
+	unsigned int node = ssi_start_enter(sm);
 	struct siginfo info = {};
 	struct ssi_slot slot;
+	unsigned long brk;
 	int signal;
 
 	BUILD_BUG_ON(sizeof(((struct wire_run *)NULL)->gp) != sizeof(regs->gp));
@@ -410,10 +448,12 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 	}
 	t->fault.also = &t->also;
 	t->tell_actions = t->asks_actions && ssi_actions_are_own();
+	go_to(c, node);
 	ssi_channel_begin(c);
 	enter(c, sm, node, &t->fault, arrive(t, sm->id, node, regs));
 	c->in_user = 1;
-	if (ssi_local_slot(&slot, sm)) {
+	if (!node && ssi_local_slot(&slot, sm)) {
+		sit_apart(c);
 		run_local(c, &slot, regs, t->tell_actions);
 	} else {
 		ssi_fp_sync();
@@ -424,6 +464,7 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 	regs->is_user = 1;
 	ssi_channel_end(c);
 	ssi_mm_leave(sm, node);
+	ssi_start_leave(sm);
 	signal = c->msg.event.signal;
 	info.si_signo = signal;
 	info.si_code = c->msg.event.code;
@@ -445,14 +486,18 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 	t->asks_actions = signal == SIGSYS && regs->gp[HOST_ORIG_AX] == __NR_rt_sigaction;
 	if (signal == SIGSYS && node && reads_many(regs->gp[HOST_ORIG_AX]))
 		ssi_snapshot_begin();
-	if (signal == SIGSEGV && FAULT_WRITE(regs->faultinfo))
-		ssi_block_fault(regs->faultinfo.cr2);
+	if (signal == SIGSEGV)
+		ssi_block_fault(regs->faultinfo.cr2, FAULT_WRITE(regs->faultinfo));
+	t->nr = signal == SIGSYS ? regs->gp[HOST_ORIG_AX] : -1UL;
+	brk = current->mm->brk;
 	if (t->fault.frame)
 		interrupt_end();
 	else
 		userspace_signal(regs, signal, &info);
 	if (t->fault.frame || signal == SIGSEGV)
 		note_fault(regs, t);
+	else
+		note_growth(t, regs, brk);
 }
 
 void ssi_userspace(struct uml_pt_regs *regs)

@@ -152,7 +152,7 @@ void ssi_copy_user_page(void *to, void *from, struct page *page)
 {
 	unsigned long pfn = page_to_pfn(page);
 
-	if (!ready || !home_of(pfn) || home_of(pfn) != ssi_cpu_node(raw_smp_processor_id()) ||
+	if (!ready || !home_of(pfn) || home_of(pfn) != ssi_user_node() ||
 	    !ssi_copy_page_there(pfn, PHYS_PFN(__pa(from))))
 		copy_page(to, from);
 	if (ready)

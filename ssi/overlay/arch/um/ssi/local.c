@@ -66,13 +66,22 @@ static void note_stay(long long started, long long ended)
 		ssi_apart_note(ended, 0, stay < CROWDED_NS ? WAKE_NS : stay);
 }
 
+unsigned int ssi_local_number(void)
+{
+	unsigned int cpu = raw_smp_processor_id(), own = ssi_boot.nodes[0].cpu_count;
+
+	if (cpu < own)
+		return cpu + 1;
+	return ssi_start_possible(cpu) ? own + 1 : 0;
+}
+
 bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm)
 {
-	unsigned int cpu = raw_smp_processor_id(), area = READ_ONCE(sm->area);
+	unsigned int area = READ_ONCE(sm->area), number = ssi_local_number();
 
-	if (!area || ssi_cpu_node(cpu))
+	if (!area || !number)
 		return false;
-	*slot = (struct ssi_slot){ .area = area - 1, .number = cpu - ssi_boot.nodes[0].cpu_start + 1 };
+	*slot = (struct ssi_slot){ .area = area - 1, .number = number, .cpu = raw_smp_processor_id() };
 	return true;
 }
 

@@ -29,11 +29,11 @@ static unsigned slots;			/* of an area */
 static struct context_layout layout;
 static int may_gate;
 
-int ssi_open_arena(int fd, unsigned int cpus)
+int ssi_open_arena(int fd, unsigned int count)
 {
 	void *map;
 
-	slots = cpus + 1;
+	slots = count;
 	map = mmap(NULL, STUB_AREAS + STUB_AREAS_MAX * STUB_AREA_SIZE(slots), PROT_READ | PROT_WRITE,
 		   MAP_SHARED | MAP_NORESERVE, fd, 0);
 	if (map == MAP_FAILED)
@@ -263,7 +263,7 @@ int ssi_slot_read(const struct ssi_slot *s, struct ssi_trap *trap, unsigned long
 
 void ssi_slot_count(const struct ssi_slot *s, long long user_ns, int interrupted)
 {
-	arena->slot[s->number].runs++;
-	arena->slot[s->number].interrupts += interrupted;
-	arena->slot[s->number].user_ns += user_ns;
+	arena->cpu[s->cpu].runs++;
+	arena->cpu[s->cpu].interrupts += interrupted;
+	arena->cpu[s->cpu].user_ns += user_ns;
 }

@@ -51,6 +51,9 @@ int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm)
 	if (task != current && current->mm) {
 		ssi_habit_fork(&current->mm->context.ssi->habits, &sm->habits);
 		sm->gates = current->mm->context.ssi->gates;
+		ssi_start_fork(sm);
+	} else {
+		ssi_start_exec(sm);
 	}
 	mm->context.ssi = sm;
 	return 0;
@@ -101,9 +104,15 @@ static void add_pending(struct ssi_mm_node *n, unsigned long start, unsigned lon
 	}
 }
 
+/* Can one CPU only run user code there? */
+static bool has_one_cpu(unsigned int node)
+{
+	return ssi_boot.nodes[node].cpu_count == 1 && (node || !ssi_start_possible(ssi_boot.cpu_count - 1));
+}
+
 static bool may_wait(struct mm_struct *mm, const struct ssi_mm_node *n, unsigned int node)
 {
-	return !n->running && (ssi_boot.nodes[node].cpu_count == 1 || atomic_read(&mm->mm_users) <= 1);
+	return !n->running && (has_one_cpu(node) || atomic_read(&mm->mm_users) <= 1);
 }
 
 /* What was pending while nothing of the mm ran there cannot wait any longer. */
@@ -436,7 +445,7 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 		revoke_pending(sm, node);
 	alone = !node && is_alone(sm);
 	if (alone && !n->present)
-		sm->area = ssi_take_stub(raw_smp_processor_id() - ssi_boot.nodes[0].cpu_start + 1, sm->id);
+		sm->area = ssi_take_stub(ssi_local_number(), sm->id);
 	n->present = true;
 	n->running++;
 	*epoch = READ_ONCE(ssi_nodes[node].seq);
@@ -561,7 +570,7 @@ static unsigned long give_pages(struct ssi_stream *s, u64 id, unsigned long page
 	bool follows = s->mm == id && page > s->last && page <= s->given;
 	unsigned long pages;
 
-	if (!ssi_cpu_node(raw_smp_processor_id()))
+	if (!ssi_user_node())
 		return GIVE_PAGES;
 	s->gives = follows ? min(s->gives + 1, GIVE_DOUBLINGS) : 0;
 	pages = GIVE_PAGES << s->gives;

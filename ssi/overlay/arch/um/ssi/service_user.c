@@ -36,7 +36,7 @@ static struct stub_report *report_of(const struct ssi_service *s)
 /* Odd from before the look at rights until all orders by it are carried out: pangead waits for that (node/pager.c). */
 static void count_mapping(const struct ssi_service *s)
 {
-	uint64_t *count = &ssi_arena()->slot[s->slot.number].mapping;
+	uint64_t *count = &ssi_arena()->cpu[s->slot.cpu].mapping;
 
 	__atomic_store_n(count, *count + 1, __ATOMIC_SEQ_CST);
 }
@@ -83,8 +83,8 @@ int ssi_service_end(struct ssi_service *s)
 		count_maps(orders_of(s));	/* who knows what is there */
 	if (s->gives)
 		count_mapping(s);
-	ssi_arena()->slot[s->slot.number].maps++;
-	ssi_arena()->slot[s->slot.number].map_ns += os_nsecs() - s->begun;
+	ssi_arena()->cpu[s->slot.cpu].maps++;
+	ssi_arena()->cpu[s->slot.cpu].map_ns += os_nsecs() - s->begun;
 	__atomic_store_n(&orders_of(s)->owner, STUB_OWNER_NONE, __ATOMIC_RELEASE);
 	return s->error;
 }

@@ -11,6 +11,7 @@
  *   map.c, service_user.c mappings without the daemon, on the kernel host
  *   mm.c                  address spaces: giving rights lazily, taking them away at once
  *   node.c                the mm channel of each node
+ *   start.c               programs start on the kernel host
  *   idle.c                waiting for work
  *   frames.c              frames that the kernel frees and allocates
  *   user.c                reading and writing user memory where it is
@@ -77,12 +78,12 @@ long ssi_wait_call(long nr, long a, long b, long c, long d);
 int ssi_stay_awake(long long until, int (*wanted)(void));
 
 /* local_user.c: the threads of stubs on the kernel host; each is used by its CPU only, and has parked unless said */
-struct ssi_slot { unsigned int area, number; };
+struct ssi_slot { unsigned int area, number, cpu; };	/* cpu: whose it is now, for what is counted */
 /* si_code; of a fault; struct stub_report.posted */
 struct ssi_trap { int code; unsigned long address, error, number, posted, posted_restorer; };
 
-/* 0 or -errno */
-int ssi_open_arena(int fd, unsigned int cpus);
+/* With areas of so many slots.  0 or -errno */
+int ssi_open_arena(int fd, unsigned int count);
 /* gp: in the order of struct user_regs_struct.  0; -EFAULT, as all of these: user code has destroyed its frame. */
 int ssi_slot_load(const struct ssi_slot *s, const unsigned long *gp, int singlestep);
 /* What the next run may be told of its signal actions; known: they are there. */
@@ -246,6 +247,7 @@ struct ssi_cpu {
 	bool busy;			/* from RUN to EVENT, from COPY to COPIED */
 	unsigned int exchanges;		/* so far, changed while busy */
 	bool pinned, apart;
+	unsigned int node;		/* where its user half is, or was last */
 	struct ssi_stream stream;
 	struct ssi_trap_site sites[SSI_TRAP_SITES];
 	struct ssi_snapshot snapshot;
@@ -299,10 +301,28 @@ bool ssi_apart(void);
 /* A turn of its user half has ended now (os_nsecs()): what that gained or would have, and what was lost. */
 void ssi_apart_note(long long now, long long gained, long long lost);
 
+/* --- start.c --- */
+/* Can programs of that CPU start on the kernel host, where it is not one of its own? */
+bool ssi_start_possible(unsigned int cpu);
+/* A new mm, of execve() or of the current task's fork(). */
+void ssi_start_exec(struct ssi_mm *sm);
+void ssi_start_fork(struct ssi_mm *child);
+/* Is it used on the kernel host by the calling CPU, which is another node's? */
+bool ssi_is_starting(const struct mm_struct *mm);
+/* Where the current task runs user code, and so has its memory. */
+unsigned int ssi_user_node(void);
+/* Around a stay of the current task in user mode; enter returns on which node. */
+unsigned int ssi_start_enter(struct ssi_mm *sm);
+void ssi_start_leave(struct ssi_mm *sm);
+/* Must the stay that is under way end, because it takes longer than a start? */
+bool ssi_start_is_over(void);
+
 /* --- local.c --- */
 struct ssi_mm;
 
-/* The calling CPU's slot, if it is one of the kernel host and the mm has a stub there. */
+/* The number of the slot that the calling CPU has in stubs of the kernel host; 0: it has none. */
+unsigned int ssi_local_number(void);
+/* The calling CPU's slot, if it has one and the mm a stub there. */
 bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm);
 /* Run what is loaded: 0: it has parked; -EAGAIN: the executor must see to it, with WIRE_RUN_STARTED. */
 int ssi_local_run(const struct ssi_slot *slot, int (*wanted)(void));
@@ -398,22 +418,30 @@ void ssi_habit_note(struct ssi_habits *s, unsigned long address, bool write);
 /* The current task is about to run: pages to be given to it, which are in its page table then.  May sleep. */
 void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages);
 
-/* Pages being populated.  All but owner is the owner's. */
+/* Pages being populated.  next and what is left of it are the owner's. */
 struct ssi_block {
 	struct task_struct *owner;	/* NULL: nobody */
 	struct page *next;		/* so many are left of those that follow each other */
 	unsigned long left, wanted;	/* and so many are wanted besides */
+	unsigned int reads, reads_written, guesses;	/* faults of reads where nothing was; on stores to these; of which no trace is left */
 };
 
-/* block.c: populate pages of the current mm there; and those around a store's fault that is to be handled next.  May block. */
+/* block.c: populate pages of the current mm there; and those around a fault that is to be handled next.  May block. */
 void ssi_populate(unsigned long start, unsigned long end);
-void ssi_block_fault(unsigned long address);
+void ssi_block_fault(unsigned long address, bool write);
+/*
+ * The process has got [start, stop) just now: populate that if it will most likely be used, as it is little beside what the
+ * process has.  stop; 0: not done.  May block.
+ */
+unsigned long ssi_block_growth(unsigned long start, unsigned long stop);
 
 struct ssi_mm {
 	__u64 id;
 	struct ssi_habits habits;
 	struct ssi_block block;
 	unsigned long gates;	/* where they are mapped; 0: nowhere */
+	bool starting, start_busy;	/* start.c; somebody uses the slot for that */
+	long long start_left;	/* ns */
 	unsigned int area;	/* 1 + number of its stub's control area on the kernel host; 0: not known yet */
 	raw_spinlock_t lock;	/* all of node[]; held while the kernel uses the stub of area, and when that is given up */
 	struct ssi_mm_node node[];

@@ -259,7 +259,7 @@ static struct ssi_cpu *channel_to_ask(void)
 {
 	struct ssi_cpu *c = ssi_idle_channel();
 
-	if (!ssi_active || !ssi_rights || !ssi_cpu_node(raw_smp_processor_id()) || !c)
+	if (!ssi_active || !ssi_rights || !ssi_user_node() || !c)
 		return NULL;
 	if (!c->copy_pause)
 		return c;

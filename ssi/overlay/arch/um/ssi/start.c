@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Programs start on the kernel host.
+ *
+ * A program of another node's CPU that starts there has everything to fetch: its arguments, which the kernel has just
+ * written, the pages of its file and its libraries, which are in the page cache, and the answer to each of some 80 system
+ * calls and faults until it has begun to do what it is for.  All that is here.  And most programs end soon: what a shell
+ * runs, what `make` asks a compiler.  So the user half of a task is on the kernel host, whatever its CPU, from execve() until
+ * it has run for ssi_boot.start_us there; then it moves to the node of its CPU, as if it had been scheduled on that just now.  Who has
+ * lived that long will most likely live as long again, so that moving pays: the lifetimes of processes have a long tail
+ * (Harchol-Balter and Downey, "Exploiting process lifetime distributions for dynamic load balancing", ACM TOCS
+ * 15(3), 1997).  It costs the kernel host's CPUs less than to serve these calls and faults over the network.
+ *
+ * A child of fork() starts here if its parent's memory is here.  What runs on a CPU of the kernel host first starts there for
+ * as long.  A stub has one thread for what starts on other nodes' CPUs: where two threads of a process would need it at the
+ * same time, it has started.
+ */
+#include <linux/hrtimer.h>
+#include <linux/init.h>
+#include <linux/sched.h>
+#include <asm/mmu_context.h>
+#include <os.h>
+#include <ssi.h>
+#include "ssi_internal.h"
+
+/* Of a CPU. */
+struct start {
+	long long until;	/* of the stay that is under way (os_nsecs()); 0: it is none of a program that starts */
+	bool guest;		/* the CPU is another node's */
+	struct hrtimer timer;	/* ends a stay, as the tick may be long in coming */
+};
+
+static struct start starts[SSI_CPUS_MAX];
+
+bool ssi_start_possible(unsigned int cpu)
+{
+	return ssi_cpu_node(cpu) && ssi_boot.start_fd[cpu] >= 0;
+}
+
+static void begin(struct ssi_mm *sm)
+{
+	sm->start_left = ssi_boot.start_us * NSEC_PER_USEC;
+	sm->starting = true;
+}
+
+void ssi_start_exec(struct ssi_mm *sm)
+{
+	begin(sm);
+}
+
+void ssi_start_fork(struct ssi_mm *child)
+{
+	if (!ssi_user_node())
+		begin(child);
+}
+
+bool ssi_is_starting(const struct mm_struct *mm)
+{
+	return ssi_active && mm && READ_ONCE(mm->context.ssi->starting) && ssi_start_possible(raw_smp_processor_id());
+}
+
+unsigned int ssi_user_node(void)
+{
+	return ssi_is_starting(current->mm) ? 0 : ssi_cpu_node(raw_smp_processor_id());
+}
+
+/* It only has to end a wait. */
+static enum hrtimer_restart wake(struct hrtimer *timer)
+{
+	return HRTIMER_NORESTART;
+}
+
+/* One that runs already comes early, and then the next stay sets it anew. */
+static void set_timer(struct start *s, long long ns)
+{
+	if (!hrtimer_active(&s->timer))
+		hrtimer_start(&s->timer, ns_to_ktime(ns), HRTIMER_MODE_REL_PINNED);
+}
+
+unsigned int ssi_start_enter(struct ssi_mm *sm)
+{
+	struct start *s = &starts[raw_smp_processor_id()];
+
+	s->guest = false;
+	if (!READ_ONCE(sm->starting))
+		return ssi_cpu_node(raw_smp_processor_id());
+	s->guest = ssi_is_starting(current->mm);
+	if (sm->start_left <= 0 || (s->guest && cmpxchg(&sm->start_busy, false, true))) {
+		s->guest = false;
+		WRITE_ONCE(sm->starting, false);
+		return ssi_cpu_node(raw_smp_processor_id());
+	}
+	s->until = os_nsecs() + sm->start_left;
+	if (s->guest)
+		set_timer(s, sm->start_left);
+	return s->guest ? 0 : ssi_cpu_node(raw_smp_processor_id());
+}
+
+void ssi_start_leave(struct ssi_mm *sm)
+{
+	struct start *s = &starts[raw_smp_processor_id()];
+
+	if (!s->until)
+		return;
+	sm->start_left = s->until - os_nsecs();
+	s->until = 0;
+	if (s->guest)
+		smp_store_release(&sm->start_busy, false);
+	s->guest = false;
+}
+
+bool ssi_start_is_over(void)
+{
+	const struct start *s = &starts[raw_smp_processor_id()];
+
+	return s->guest && os_nsecs() >= s->until;
+}
+
+static int __init ssi_start_init(void)
+{
+	unsigned int cpu;
+
+	for (cpu = 0; cpu < SSI_CPUS_MAX; cpu++)
+		hrtimer_setup(&starts[cpu].timer, wake, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED);
+	return 0;
+}
+early_initcall(ssi_start_init);

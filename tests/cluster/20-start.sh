@@ -1,0 +1,96 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Where programs run: they start on the kernel host, whatever their CPU, and those that go on move to its node.
+#
+#	+- node 0 -----------+- node 1 -----------+
+#	| kernel             |                    |
+#	| -c 1, its start    | -c 1, all the rest |
+#	+--------------------+--------------------+
+
+. "${SOURCE:?tests/run starts this}/tests/lib.sh"
+
+# What is said to the machine's shell has been done when it answers.
+begin_machine() {
+	machine_start --nodes "${1:-2}" bash -c 'while read -r line; do eval "$line"; echo "did $line"; done'
+	asked=0
+}
+
+tell() {
+	asked=$((asked + 1))
+	echo "$1 # $asked" >&7
+	wait_for 240 grep -q "^did .*# $asked\$" "$WORK/machine.out" || fatal "the machine does not $1"
+	sleep 1.5		# the nodes tell what they counted twice a second or so
+}
+
+# The system calls and faults of 40 short programs that node 1 sees.
+runs_of_short() {
+	local before
+
+	tell "taskset -c 1 true"
+	before=$(number 1 runs)
+	tell "for i in {1..40}; do taskset -c 1 true; done"
+	echo $(($(number 1 runs) - before))
+}
+
+# Those of taskset itself, and of its shell, which moves there with it.
+short() {
+	local here there
+
+	begin_machine
+	here=$(runs_of_short)
+	machine_wait
+	export PANGEA_START=off
+	begin_machine
+	there=$(runs_of_short)
+	machine_wait
+	echo "node 1 has $here runs where programs start on node 0, $there where they do not"
+	[ "$here" -lt $((there / 3)) ] || fatal "node 1 has $here runs of short programs, and $there if they do not start on node 0"
+}
+
+# share COMMAND: that of node 0 of the user time of both nodes, in percent
+share() {
+	local here=-$(number 0 user_ns) there=-$(number 1 user_ns)
+
+	tell "$1"
+	here=$((here + $(number 0 user_ns))) there=$((there + $(number 1 user_ns)))
+	echo "node 0 $here ns, node 1 $there ns" >&2
+	echo $((100 * here / (1 + here + there)))
+}
+
+long() {
+	local of
+
+	begin_machine
+	of=$(share "taskset -c 1 bash -c 'for ((i = 0; i < 200000; i++)); do :; done'")
+	[ "$of" -le 20 ] || fatal "node 0 has $of % of the user time of a long program of CPU 1"
+	machine_wait
+}
+
+# Every child of a program that starts does so as well, for as long.
+forever() {
+	local of
+
+	export PANGEA_START=1000000
+	begin_machine
+	of=$(share "taskset -c 1 bash -c 'for ((i = 0; i < 100000; i++)); do :; done; (for ((i = 0; i < 100000; i++)); do :; done)'")
+	[ "$of" -ge 80 ] || fatal "node 0 has $of % of the user time of a program that starts for longer than it runs"
+	machine_wait
+}
+
+# Two threads at a time are more than there is room for.
+threads() {
+	local of
+
+	export PANGEA_START=1000000
+	begin_machine 3
+	of=$(share "OMP_NUM_THREADS=2 taskset -c 1,2 $BUILD/tests/bench/omp reduction")
+	[ "$of" -le 20 ] || fatal "node 0 has $of % of the user time of two threads on CPUs 1 and 2"
+	machine_wait
+}
+
+check "short programs stay on the kernel host" short
+check "long ones move to their CPU's node" long
+check "unless they are to start for longer" forever
+check "but threads do" threads
+check "nothing is left" nothing_kept
