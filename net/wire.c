@@ -152,7 +152,8 @@ static const char *check_copy(const struct wire_hdr *hdr)
 	uint32_t bytes = 0, i;
 	const char *why;
 
-	if (m->flags != 0 && m->flags != WIRE_COPY_WRITE && m->flags != WIRE_COPY_PAGE)
+	if (m->flags != 0 && m->flags != WIRE_COPY_WRITE && m->flags != WIRE_COPY_PAGE &&
+	    m->flags != (WIRE_COPY_WRITE | WIRE_COPY_UNANSWERED))
 		return "COPY with unknown flags";
 	if (m->segment_count == 0 || m->segment_count > WIRE_SEGMENTS_MAX ||
 	    (m->flags == WIRE_COPY_PAGE && m->segment_count != 2))
@@ -181,6 +182,8 @@ static const char *check_copied(const struct wire_hdr *hdr)
 
 	if (m->done > WIRE_SEGMENTS_MAX)
 		return "COPIED with an impossible number of segments";
+	if (m->refused >> WIRE_UNANSWERED_MAX)
+		return "COPIED with an unknown refusal";
 	if (m->bytes > WIRE_COPY_MAX || hdr->length != sizeof(*m) + ((m->bytes + 7) & ~7u))
 		return "COPIED whose length does not match its contents";
 	return NULL;
@@ -195,6 +198,8 @@ static const char *check_event(const struct wire_hdr *hdr)
 		return "EVENT with unknown flags";
 	if (m->signal > SIGNAL_MAX)
 		return "EVENT with an impossible signal";
+	if (m->refused >> WIRE_UNANSWERED_MAX)
+		return "EVENT with an unknown refusal";
 	why = check_fp(m->flags, m->fp_length);
 	if (why)
 		return why;

@@ -26,16 +26,17 @@
 #endif
 
 #define WIRE_MAGIC		0x61676e50u	/* "Pnga" */
-#define WIRE_VERSION		9
+#define WIRE_VERSION		10
 #define WIRE_PAGE_SIZE		4096
 #define WIRE_NODES_MAX		16
 #define WIRE_CPUS_MAX		64
 #define WIRE_FP_MAX		11008		/* bytes of XSAVE area, AMX included */
 #define WIRE_MAPS_MAX		192		/* map operations in one RUN */
 #define WIRE_RANGES_MAX		256		/* frame ranges in one DISCARD */
-#define WIRE_ARGUMENT_MAX	128		/* bytes of user memory in an EVENT */
+#define WIRE_ARGUMENT_MAX	512		/* bytes of user memory in an EVENT */
 #define WIRE_COPY_MAX		12288		/* bytes of user memory in one COPY */
 #define WIRE_SEGMENTS_MAX	4		/* pieces of it */
+#define WIRE_UNANSWERED_MAX	8		/* COPYs in a row that are not to be answered */
 #define WIRE_FRAMES_MAX		256		/* in one message of the coherence protocol */
 #define WIRE_PAGES_MAX		64		/* in one GRANT */
 #define WIRE_LENGTH_MAX		16384		/* of any message but GRANT */
@@ -184,7 +185,8 @@ struct wire_event {
 	__le64 mm;
 	__le32 signal;
 	__le32 code;		/* si_code */
-	__le32 flags;		/* WIRE_RUN_FP: fp_length bytes follow; not after WIRE_RUN_LOADED */
+	__le16 flags;		/* WIRE_RUN_FP: fp_length bytes follow; not after WIRE_RUN_LOADED */
+	__le16 refused;		/* COPYs that were not to be answered, 1 << number since the last answer: the RUN was not begun */
 	__le16 area;		/* on the kernel host: 1 + number of the stub's control area; else 0 */
 	__le16 fp_length;
 	__le64 fault_address;
@@ -196,13 +198,14 @@ struct wire_event {
 	/* __u8 fp[fp_length]; __u8 bytes[argument.length], padded to a multiple of 8 */
 };
 
-enum wire_copy_flags { WIRE_COPY_WRITE = 1, WIRE_COPY_PAGE = 2 };
+enum wire_copy_flags { WIRE_COPY_WRITE = 1, WIRE_COPY_PAGE = 2, WIRE_COPY_UNANSWERED = 4 };
 
 /*
  * The kernel reads or writes user memory that it supposes to be held by this CPU's node, so that no frame need
  * travel to the kernel host and back.  The node does the segments in order up to the first whose frame it
  * does not hold with the rights it takes.  PAGE: it copies the first segment, a whole frame, to the second, both or
- * none, if it holds that Exclusive.
+ * none, if it holds that Exclusive.  UNANSWERED: with WRITE, and no COPIED follows.  If it cannot be done whole, nothing is until
+ * an answer has said so: no other COPY, and no RUN, whose EVENT says SIGALRM.
  */
 struct wire_copy {
 	struct wire_hdr hdr;
@@ -213,8 +216,9 @@ struct wire_copy {
 
 struct wire_copied {
 	struct wire_hdr hdr;
-	__le32 done;		/* segments */
-	__le32 bytes;		/* of these; 0 if they were written */
+	__le16 done;		/* segments */
+	__le16 refused;		/* as in an EVENT; done is 0 then */
+	__le32 bytes;		/* of what was done; 0 if it was written */
 	/* the bytes, padded to a multiple of 8 */
 };
 

@@ -549,9 +549,10 @@ static int execute(struct run *r)
 
 /*
  * System calls that begin by reading some bytes of user memory, once: the argument that says where, and how many at most.
- * The kernel need not ask for them then.  Not what may wait for another thread before it reads.
+ * The kernel need not ask for them then, unless it has waited for something before it reads.
  */
-#define PATH_BYTES WIRE_ARGUMENT_MAX	/* of most paths all, and the kernel reads on where it ends */
+#define PATH_BYTES 128		/* of most paths all, and the kernel reads on where it ends */
+#define AS_MANY_AS_DX 0		/* if that is little */
 
 static const struct { uint16_t nr; uint8_t gp, length; } arguments[] = {
 	{ SYS_rt_sigaction, CONTEXT_SI, 32 }, { SYS_rt_sigprocmask, CONTEXT_SI, 8 },
@@ -563,6 +564,8 @@ static const struct { uint16_t nr; uint8_t gp, length; } arguments[] = {
 	{ SYS_readlinkat, CONTEXT_SI, PATH_BYTES }, { SYS_unlink, CONTEXT_DI, PATH_BYTES },
 	{ SYS_unlinkat, CONTEXT_SI, PATH_BYTES }, { SYS_mkdir, CONTEXT_DI, PATH_BYTES },
 	{ SYS_chdir, CONTEXT_DI, PATH_BYTES }, { SYS_clone3, CONTEXT_DI, 88 },
+	{ SYS_write, CONTEXT_SI, AS_MANY_AS_DX }, { SYS_pwrite64, CONTEXT_SI, AS_MANY_AS_DX },
+	{ SYS_sendto, CONTEXT_SI, AS_MANY_AS_DX },
 };
 
 /* So many bytes there, as far as they lie in one page that user code can read; length 0: none do. */
@@ -571,7 +574,7 @@ static struct wire_segment locate(struct mm *mm, uint64_t address, unsigned leng
 	unsigned offset = address % NODE_PAGE_SIZE, rest = NODE_PAGE_SIZE - offset;
 	struct mapping mapping = { 0 };
 
-	if (address && address < STUB_USER_END) {
+	if (length && address && address < STUB_USER_END) {
 		pthread_mutex_lock(&mm->lock);
 		mapping = mm_lookup(mm, address - offset);
 		pthread_mutex_unlock(&mm->lock);
@@ -579,6 +582,16 @@ static struct wire_segment locate(struct mm *mm, uint64_t address, unsigned leng
 	if (!(mapping.prot & PROT_READ))
 		return (struct wire_segment){ 0 };
 	return (struct wire_segment){ .pfn = mapping.pfn, .offset = offset, .length = length < rest ? length : rest };
+}
+
+/* Of what is long a part would not save the kernel asking. */
+static unsigned argument_length(const struct wire_event *event, unsigned i)
+{
+	uint64_t count = event->gp[CONTEXT_DX];
+
+	if (arguments[i].length != AS_MANY_AS_DX)
+		return arguments[i].length;
+	return count <= WIRE_ARGUMENT_MAX ? (unsigned)count : 0;
 }
 
 /* event->argument, and its bytes, if it is such a call and the frame is here. */
@@ -591,9 +604,18 @@ static void add_argument(const struct run *r, struct wire_event *event, uint8_t 
 	while (i < sizeof(arguments) / sizeof(arguments[0]) && arguments[i].nr != event->gp[CONTEXT_ORIG_AX])
 		i++;
 	if (i < sizeof(arguments) / sizeof(arguments[0]))
-		s = locate(r->mm, event->gp[arguments[i].gp], arguments[i].length);
+		s = locate(r->mm, event->gp[arguments[i].gp], argument_length(event, i));
 	if (s.length && pager_copy(r->executor->machine, &s, 1, false, bytes, &n) == 1)
 		event->argument = s;
+}
+
+/* To be said with the next answer. */
+static uint32_t take_refused(struct executor *x)
+{
+	uint32_t refused = x->refused;
+
+	x->refused = x->unanswered = 0;
+	return refused;
 }
 
 static int send_event(struct run *r, struct wire_event *event, const void *fp, uint32_t fp_length)
@@ -612,6 +634,7 @@ static int send_event(struct run *r, struct wire_event *event, const void *fp, u
 	event->mm = r->message->mm;
 	event->area = r->mm && !r->executor->machine->config.layout.self ? r->mm->area_number + 1 : 0;
 	event->fp_length = fp_length;
+	event->refused = take_refused(r->executor);
 	event->flags = fp_length ? WIRE_RUN_FP : 0;
 	return link_send(r->executor->link, iov, count);
 }
@@ -682,7 +705,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 		ret = load_context(&r);
 	if (ret) {
 		ret = report_unchanged(&r, 0);
-	} else if (!begin(&r)) {
+	} else if (x->refused || !begin(&r)) {
 		ret = report_unchanged(&r, SIGALRM);
 	} else {
 		ret = execute(&r);
@@ -695,6 +718,20 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 	return ret;
 }
 
+/* Of a COPY that is not to be answered; in order, so that after one that is refused all are. */
+static int handle_unanswered(struct executor *x, const struct wire_copy *msg, uint8_t *data)
+{
+	const struct wire_segment *segments = (const void *)(msg + 1);
+	size_t bytes;
+
+	if (x->unanswered == WIRE_UNANSWERED_MAX)
+		return -EPROTO;
+	if (x->refused || pager_copy(x->machine, segments, msg->segment_count, true, data, &bytes) < msg->segment_count)
+		x->refused |= 1u << x->unanswered;
+	x->unanswered++;
+	return 0;
+}
+
 /* The kernel half, between two runs, reads or writes memory of its task. */
 static int handle_copy(struct executor *x, const struct wire_copy *msg)
 {
@@ -705,6 +742,11 @@ static int handle_copy(struct executor *x, const struct wire_copy *msg)
 	struct iovec iov[2] = { { &reply, sizeof(reply) }, { x->data, 0 } };
 	size_t bytes;
 
+	if (msg->flags & WIRE_COPY_UNANSWERED)
+		return handle_unanswered(x, msg, data);
+	reply.refused = take_refused(x);
+	if (reply.refused)
+		return link_send(x->link, iov, 1);
 	if (msg->flags & WIRE_COPY_PAGE) {
 		reply.done = pager_copy_page(x->machine, segments[0].pfn, segments[1].pfn);
 		return link_send(x->link, iov, 1);

@@ -362,6 +362,7 @@ struct executor {
 	struct spin frame_spin, run_spin;
 	bool apart;			/* the kernel half is awake somewhere else (WIRE_RUN_APART) */
 	bool urgent, has_cpu;		/* it runs before what is ordinary; cpus_suffice() */
+	uint32_t unanswered, refused;	/* COPYs since the last answer, and 1 << number of those that could not be done */
 	uint64_t overdue;		/* peers_send_deferred() is to be called then; UINT64_MAX: need not be */
 	uint8_t data[WIRE_COPY_MAX + 8] __attribute__((aligned(8)));
 	atomic_ullong runs, interrupts, user_ns, handoff_ns, maps, map_ns;

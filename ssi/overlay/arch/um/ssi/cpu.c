@@ -21,6 +21,7 @@
 #include <skas.h>
 #include <ssi.h>
 #include <ssi_fp.h>
+#include <ssi_result.h>
 #include <sysdep/ptrace.h>
 #include "ssi_internal.h"
 #include "xstate.h"
@@ -178,6 +179,13 @@ static u32 add_fp(struct ssi_cpu *c, u64 mm, const struct uml_pt_regs *regs, u8 
 	return length;
 }
 
+static int send_results(const struct ssi_cpu *c)
+{
+	const struct ssi_results *r = &c->results;
+
+	return r->count ? ssi_link_send(channel_to(raw_smp_processor_id(), c->node), r->messages, r->bytes, 1) : 0;
+}
+
 /* What remains to be said of a RUN: flags, registers, vector state. */
 static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 {
@@ -208,7 +216,7 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 	run->pid = task_tgid_nr(current);
 	strscpy(run->comm, current->comm, sizeof(run->comm));
 	memcpy(run->gp, regs->gp, sizeof(run->gp));
-	if (ssi_link_send(channel_to(raw_smp_processor_id(), c->node), run, run->hdr.length))
+	if (send_results(c) || ssi_link_send(channel_to(raw_smp_processor_id(), c->node), run, run->hdr.length, 0))
 		ssi_cpu_lost("it has closed the channel");
 }
 
@@ -237,12 +245,18 @@ static void take_fp(struct ssi_cpu *c, struct uml_pt_regs *regs)
 	c->fp_mm = event->mm;
 }
 
+/* Another thread may still change what they read when they have taken a lock that it held, for which nobody need sleep. */
+static bool reads_late(unsigned long nr)
+{
+	return nr == __NR_write || nr == __NR_pwrite64 || nr == __NR_sendto;
+}
+
 static void take_argument(struct ssi_cpu *c)
 {
 	const struct wire_event *event = &c->msg.event;
 	struct ssi_argument *a = &c->argument;
 
-	if (!event->argument.length)
+	if (!event->argument.length || (reads_late(event->gp[HOST_ORIG_AX]) && atomic_read(&current->mm->mm_users) > 1))
 		return;
 	a->stay = ssi_stay();
 	a->at = event->argument;
@@ -293,6 +307,9 @@ static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 		ssi_cpu_lost("it has answered what was not asked");
 	if (event->fp_length > host_fp_size || !is_event(event->signal) || event->argument.length > WIRE_ARGUMENT_MAX)
 		ssi_cpu_lost("it has sent an event that there is not");
+	if (event->refused && event->signal && event->signal != SIGALRM)
+		ssi_cpu_lost("it has run a task without its results");
+	ssi_results_answered(&c->results, event->refused);
 	memcpy(regs->gp, event->gp, sizeof(event->gp));
 	regs->faultinfo.cr2 = event->fault_address;
 	regs->faultinfo.error_code = event->fault_error;
@@ -448,6 +465,8 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 	}
 	t->fault.also = &t->also;
 	t->tell_actions = t->asks_actions && ssi_actions_are_own();
+	if (node != ssi_cpu_node(raw_smp_processor_id()))
+		ssi_results_sync();
 	go_to(c, node);
 	ssi_channel_begin(c);
 	enter(c, sm, node, &t->fault, arrive(t, sm->id, node, regs));

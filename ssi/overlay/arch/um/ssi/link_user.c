@@ -30,13 +30,13 @@
 #define SPIN_MISSES_MAX 10	/* in a row, that are told apart */
 #define SILENCE_MS 1500		/* in the middle of a message, as for heartbeats */
 
-int ssi_link_send(int fd, const void *msg, int length)
+int ssi_link_send(int fd, const void *msg, int length, int more)
 {
 	const char *p = msg;
 	ssize_t n;
 
 	while (length) {
-		n = send(fd, p, length, MSG_NOSIGNAL);
+		n = send(fd, p, length, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)

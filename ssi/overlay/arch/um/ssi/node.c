@@ -38,7 +38,7 @@ static void send_to(unsigned int node, const struct wire_hdr *msg)
 	int err;
 
 	raw_spin_lock_irqsave(&ssi_nodes[node].send, flags);
-	err = ssi_link_send(ssi_boot.nodes[node].mm_fd, msg, msg->length);
+	err = ssi_link_send(ssi_boot.nodes[node].mm_fd, msg, msg->length, 0);
 	raw_spin_unlock_irqrestore(&ssi_nodes[node].send, flags);
 	if (err)
 		lost(node, "it has closed the channel");

@@ -11,6 +11,7 @@
  *   map.c, service_user.c mappings without the daemon, on the kernel host
  *   mm.c                  address spaces: giving rights lazily, taking them away at once
  *   node.c                the mm channel of each node
+ *   result.c              results of system calls that go along with the next RUN
  *   start.c               programs start on the kernel host
  *   idle.c                waiting for work
  *   frames.c              frames that the kernel frees and allocates
@@ -29,7 +30,8 @@
 #include "wire.h"
 
 /* link_user.c; all of them block without the scheduler's knowledge, at most for a round trip */
-int ssi_link_send(int fd, const void *msg, int length);
+/* more: something else follows at once, and may go with it. */
+int ssi_link_send(int fd, const void *msg, int length, int more);
 /* A whole message of at least min bytes into buf[size]; its length, or -errno and *why. */
 int ssi_link_receive(int fd, enum wire_purpose purpose, void *buf, int min, int size, const char **why);
 /*
@@ -239,6 +241,27 @@ struct ssi_argument {
 	__u8 bytes[WIRE_ARGUMENT_MAX];
 };
 
+/* --- result.c --- */
+#define SSI_RESULTS_BYTES 16384
+
+/* COPYs that have been put off, in order. */
+struct ssi_results {
+	unsigned int count, bytes, last;	/* last: where the newest one begins */
+	__u8 messages[SSI_RESULTS_BYTES] __aligned(8);
+};
+
+/*
+ * Room for the bytes of these segments of the current task's memory, to be written there; NULL: they must be written now.
+ * When they have been filled in: put off.  Page table lock held from the first to the second.
+ */
+void *ssi_result_room(struct ssi_results *r, const struct wire_segment *segments, unsigned int count, unsigned long bytes);
+void ssi_result_put_off(struct ssi_results *r);
+/* All that was put off has been sent, and an answer came after it: these, 1 << number, have been refused. */
+void ssi_results_answered(struct ssi_results *r, __u32 refused);
+/* user.c: send all of them to the calling CPU's node and wait until they are done. */
+struct ssi_cpu;
+void ssi_results_exchange(struct ssi_cpu *c);
+
 /* --- cpu.c --- */
 /* What a CPU and its executor last exchanged, and the message in hand.  Only the CPU's own thread uses it. */
 struct ssi_cpu {
@@ -252,6 +275,7 @@ struct ssi_cpu {
 	struct ssi_trap_site sites[SSI_TRAP_SITES];
 	struct ssi_snapshot snapshot;
 	struct ssi_argument argument;
+	struct ssi_results results;
 	unsigned int copy_pause;	/* so many accesses to user memory are not tried on the node */
 	struct task_struct *fp_task;	/* current: its vector state is in fp_slot, of the stub of fp_slot_mm; NULL */
 	struct ssi_slot fp_slot;

@@ -8,9 +8,11 @@
  * the kernel.  The node refuses what it does not hold, and then a load or store does it as ever.
  *
  * execve() reads its arguments in three small pieces each, which would take a round trip for each.  So the frames that
- * they lie in are fetched as they are then, and read from that copy.  What calls that only read a path or a small structure
- * will read comes with the call (node/executor.c).  Others get what is there when they look: they may have waited for
- * somebody before.
+ * they lie in are fetched as they are then, and read from that copy.  What calls that only read a path, a small structure or
+ * a few bytes will read comes with the call (node/executor.c).  Others, and who has waited for somebody before, get what is
+ * there when they look.
+ *
+ * What is written most often need not be waited for (result.c).
  *
  * The page table lock is held throughout, as for a load or store (kernel/skas/uaccess.c); all pages of one
  * request have their entries in one table.
@@ -21,6 +23,7 @@
 #include <linux/slab.h>
 #include <asm/ssi_user.h>
 #include <ssi.h>
+#include <ssi_result.h>
 #include "ssi_internal.h"
 
 #define PAUSE 16	/* accesses after one that the node refused: its neighbours are not there either */
@@ -83,6 +86,15 @@ static int apply(struct transfer *t, int (*op)(unsigned long, int, void *), void
 	return n;
 }
 
+/* With what has been put off. */
+static void send_all(const struct ssi_results *r, const struct wire_copy *msg)
+{
+	int fd = ssi_boot.cpu_fd[raw_smp_processor_id()];
+
+	if ((r->count && ssi_link_send(fd, r->messages, r->bytes, !!msg)) || (msg && ssi_link_send(fd, msg, msg->hdr.length, 0)))
+		ssi_cpu_lost("it has closed the channel");
+}
+
 static void send(struct transfer *t)
 {
 	struct wire_copy *msg = &t->cpu->msg.copy;
@@ -99,8 +111,7 @@ static void send(struct transfer *t)
 	memcpy(msg + 1, t->segment, segments);
 	if (padded)
 		memset(t->data + t->bytes, 0, padded - t->bytes);
-	if (ssi_link_send(ssi_boot.cpu_fd[raw_smp_processor_id()], msg, msg->hdr.length))
-		ssi_cpu_lost("it has closed the channel");
+	send_all(&t->cpu->results, msg);
 }
 
 static unsigned long bytes_done(const struct transfer *t)
@@ -113,11 +124,8 @@ static unsigned long bytes_done(const struct transfer *t)
 	return bytes;
 }
 
-/* The answer to a write goes elsewhere: what the node refused must still be there. */
-static void receive(struct transfer *t)
+static void receive_answer(struct transfer *t, struct wire_copied *msg, unsigned long size)
 {
-	struct wire_copied answer, *msg = t->flags ? &answer : &t->cpu->msg.copied;
-	unsigned long size = t->flags ? sizeof(answer) : sizeof(t->cpu->msg);
 	const char *why;
 
 	if (ssi_link_receive(ssi_boot.cpu_fd[raw_smp_processor_id()], WIRE_PURPOSE_CPU, msg, sizeof(*msg), size,
@@ -127,10 +135,21 @@ static void receive(struct transfer *t)
 	if (msg->hdr.type != WIRE_COPIED || msg->hdr.seq != t->cpu->run || t->done > t->count ||
 	    msg->bytes != (t->flags ? 0 : bytes_done(t)))
 		ssi_cpu_lost("it has answered what was not asked");
+	if (msg->refused && t->done)
+		ssi_cpu_lost("it has gone on after what it has refused");
+}
+
+/* The answer to a write goes elsewhere: what the node refused must still be there. */
+static void receive(struct transfer *t)
+{
+	struct wire_copied answer, *msg = t->flags ? &answer : &t->cpu->msg.copied;
+
+	receive_answer(t, msg, t->flags ? sizeof(answer) : sizeof(t->cpu->msg));
 	if (!t->done && !(t->flags & WIRE_COPY_PAGE))
 		t->cpu->copy_pause = PAUSE;
 	if (!t->flags)
 		t->data = (u8 *)(msg + 1);
+	ssi_results_answered(&t->cpu->results, msg->refused);
 }
 
 static void exchange(struct transfer *t)
@@ -139,6 +158,24 @@ static void exchange(struct transfer *t)
 	send(t);
 	receive(t);
 	ssi_channel_end(t->cpu);
+}
+
+/* The last of them is to be answered. */
+void ssi_results_exchange(struct ssi_cpu *c)
+{
+	struct ssi_results *r = &c->results;
+	struct wire_copy *last = (void *)r->messages + r->last;
+	struct transfer t = { .cpu = c, .flags = WIRE_COPY_WRITE, .count = last->segment_count };
+	struct wire_copied answer;
+	const char *why;
+
+	last->flags = WIRE_COPY_WRITE;
+	last->hdr.seq = c->run;
+	ssi_channel_begin(c);
+	send_all(r, NULL);
+	receive_answer(&t, &answer, sizeof(answer));
+	ssi_results_answered(r, answer.refused | (t.done < t.count ? BIT(r->count - 1) : 0));
+	ssi_channel_end(c);
 }
 
 /* What the node refused, by load and store. */
@@ -267,6 +304,13 @@ static struct ssi_cpu *channel_to_ask(void)
 	return NULL;
 }
 
+/* By load and store, after what was put off. */
+static int do_it_here(void)
+{
+	ssi_results_sync();
+	return -EAGAIN;
+}
+
 int ssi_user_op(pte_t *pte, unsigned long addr, unsigned long *len, int is_write, bool (*permitted)(pte_t, int),
 		int (*op)(unsigned long, int, void *), void *arg)
 {
@@ -277,14 +321,21 @@ int ssi_user_op(pte_t *pte, unsigned long addr, unsigned long *len, int is_write
 		forget();
 	t.cpu = channel_to_ask();
 	if (!t.cpu)
-		return -EAGAIN;
+		return do_it_here();
 	if (!is_write && has_argument(&t.cpu->argument, READ_ONCE(*pte), addr))
 		return read_argument(&t.cpu->argument, READ_ONCE(*pte), addr, len, permitted, op, arg);
 	if (!is_write && goes_on(&t.cpu->snapshot.stay))
 		return read_snapshot(t.cpu, READ_ONCE(*pte), addr, len, permitted, op, arg);
 	collect(&t, addr, *len, permitted);
 	if (!t.count)
-		return -EAGAIN;
+		return do_it_here();
+	*len = t.bytes;
+	t.data = is_write ? ssi_result_room(&t.cpu->results, t.segment, t.count, t.bytes) : NULL;
+	if (t.data) {
+		n = apply(&t, op, arg);
+		ssi_result_put_off(&t.cpu->results);
+		return n;
+	}
 	t.data = (u8 *)(&t.cpu->msg.copy + 1) + t.count * sizeof(t.segment[0]);
 	if (is_write)
 		n = apply(&t, op, arg);
@@ -292,7 +343,6 @@ int ssi_user_op(pte_t *pte, unsigned long addr, unsigned long *len, int is_write
 	do_rest(&t);
 	if (!is_write)
 		n = apply(&t, op, arg);
-	*len = t.bytes;
 	return n;
 }
 
