@@ -184,6 +184,8 @@ static const char *check_copied(const struct wire_hdr *hdr)
 		return "COPIED with an impossible number of segments";
 	if (m->refused >> WIRE_UNANSWERED_MAX)
 		return "COPIED with an unknown refusal";
+	if (m->refused && (m->done || m->bytes))
+		return "COPIED that goes on after a refusal";
 	if (m->bytes > WIRE_COPY_MAX || hdr->length != sizeof(*m) + ((m->bytes + 7) & ~7u))
 		return "COPIED whose length does not match its contents";
 	return NULL;

@@ -14,6 +14,10 @@
 #include "layout.h"
 #include "options.h"
 
+#define START_VARIABLE	"PANGEA_START"
+#define START_MS	5		/* in user mode: about what moving costs, with all that is fetched after it */
+#define START_MS_MAX	1000000u
+
 static const char usage_all[] =
 "Usage: pangead host|node|check OPTION...\n"
 "The daemon of one node of a Pangea machine; `pangea` starts it.\n"
@@ -55,10 +59,6 @@ static const char usage_node[] =
 "  --ready-fd FD        write ADDR:PORT there when listening, \"started\" when all channels are there\n";
 
 __attribute__((format(printf, 1, 2)))
-#define START_VARIABLE	"PANGEA_START"
-#define START_MS	5		/* in user mode: about what moving costs, with all that is fetched after it */
-#define START_MS_MAX	1000000u
-
 static int wrong(const char *format, ...)
 {
 	va_list args;
@@ -300,7 +300,8 @@ static int parse_rest(struct options *o, int argc, char **argv)
 	o->kernel_arguments = argv + optind;
 	if (optind < argc && (!o->host || strcmp(argv[optind - 1], "--")))
 		return wrong("unexpected argument %s", argv[optind]);
-	if (check_given(o) || take_key(o) || take_start(o) || check_program("kernel", o->kernel) || check_program("stub", o->stub))
+	if (check_given(o) || take_key(o) || take_start(o) || check_program("kernel", o->kernel) ||
+	    check_program("stub", o->stub))
 		return -1;
 	return 0;
 }

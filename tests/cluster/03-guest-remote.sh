@@ -25,7 +25,10 @@ guest() {
 export PANGEA_START=off
 guest "CPU 1" "$([ -n "${FULL-}" ] && echo --all || echo --short)" --cpus 1 "$GUEST" '[!e]*' 'e[!s]*'	# script 11 runs escape there as well, which takes long
 [ -z "${FULL-}" ] || guest "CPUs 1,2" --cpus 1,2 "$GUEST"
+PANGEA_START=1
+guest "CPUs 1,2, soon" --cpus 1,2 "$GUEST" fork-tree spawn 'signal-*' fp-state 'cow -n 4' results threads
 PANGEA_START=1000000
 guest "CPU 1, starting" --cpus 1 "$GUEST" fork-tree spawn 'signal-*' timers fp-state eintr runaway ptrace futex cow\ -n\ 4 copy-user \
 	exec-args sigaction code leftover threads gates
+guest "CPUs 1,2, starting" --cpus 1,2 "$GUEST" threads fp-state futex
 check "nothing is left" nothing_kept

@@ -38,11 +38,11 @@ short() {
 	local here there
 
 	begin_machine
-	here=$(runs_of_short)
+	here=$(runs_of_short) || fatal "$here"
 	machine_wait
 	export PANGEA_START=off
 	begin_machine
-	there=$(runs_of_short)
+	there=$(runs_of_short) || fatal "$there"
 	machine_wait
 	echo "node 1 has $here runs where programs start on node 0, $there where they do not"
 	[ "$here" -lt $((there / 3)) ] || fatal "node 1 has $here runs of short programs, and $there if they do not start on node 0"
@@ -62,7 +62,7 @@ long() {
 	local of
 
 	begin_machine
-	of=$(share "taskset -c 1 bash -c 'for ((i = 0; i < 200000; i++)); do :; done'")
+	of=$(share "taskset -c 1 bash -c 'for ((i = 0; i < 200000; i++)); do :; done'") || fatal "$of"
 	[ "$of" -le 20 ] || fatal "node 0 has $of % of the user time of a long program of CPU 1"
 	machine_wait
 }
@@ -73,7 +73,7 @@ forever() {
 
 	export PANGEA_START=1000000
 	begin_machine
-	of=$(share "taskset -c 1 bash -c 'for ((i = 0; i < 100000; i++)); do :; done; (for ((i = 0; i < 100000; i++)); do :; done)'")
+	of=$(share "taskset -c 1 bash -c 'for ((i = 0; i < 100000; i++)); do :; done; (for ((i = 0; i < 100000; i++)); do :; done)'") || fatal "$of"
 	[ "$of" -ge 80 ] || fatal "node 0 has $of % of the user time of a program that starts for longer than it runs"
 	machine_wait
 }
@@ -84,7 +84,7 @@ threads() {
 
 	export PANGEA_START=1000000
 	begin_machine 3
-	of=$(share "OMP_NUM_THREADS=2 taskset -c 1,2 $BUILD/tests/bench/omp reduction")
+	of=$(share "OMP_NUM_THREADS=2 taskset -c 1,2 $BUILD/tests/bench/omp reduction") || fatal "$of"
 	[ "$of" -le 20 ] || fatal "node 0 has $of % of the user time of two threads on CPUs 1 and 2"
 	machine_wait
 }

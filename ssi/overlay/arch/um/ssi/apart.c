@@ -40,7 +40,7 @@ static bool is_in_use(unsigned int cpu, long long now)
 /* Is one of its halves on that CPU of the host, of so many, and awake? */
 static bool uses(unsigned int cpu, unsigned int host_cpu, unsigned int hosts, long long now)
 {
-	bool own = cpu % hosts == host_cpu && !ssi_cpu_node(cpu);
+	bool own = cpu % hosts == host_cpu && ssi_cpu_is_here(cpu);
 	bool next = (cpu + 1) % hosts == host_cpu && READ_ONCE(aparts[cpu].yes);
 
 	return (own || next) && is_in_use(cpu, now);

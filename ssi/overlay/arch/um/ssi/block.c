@@ -18,7 +18,8 @@
  * One thread of a process at a time takes a block; others go without meanwhile.
  *
  * What the kernel fills for a task of another node, with a program's arguments or from the page cache, and what a program
- * uses that starts (start.c), gets pages of the kernel host: any other would have to be fetched first, one by one, and that node then fetches them all at once.
+ * uses that starts (start.c), gets pages of the kernel host: any other would have to be fetched first, one by one, and that
+ * node then fetches them all at once.
  *
  * What is read ahead of a file gets such pages as well (ssi_run_folio()), no more than would be read anyway;
  * up to a quarter of a block may be given back unused.
@@ -124,6 +125,12 @@ static struct folio *zeroed_folio(const struct vm_area_struct *vma, unsigned lon
 	return folio;
 }
 
+/* Not of a block. */
+static struct folio *any_folio(const struct vm_area_struct *vma, unsigned long address)
+{
+	return ssi_is_starting(vma->vm_mm) ? zeroed_folio(vma, address) : NULL;
+}
+
 /* mmap_lock or the VMA's held. */
 static bool is_from_page_cache(struct vm_area_struct *vma, unsigned long address)
 {
@@ -154,7 +161,7 @@ struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
 	if (vma_is_temporary_stack(vma))		/* of a program that is to start */
 		return zeroed_folio(vma, address);
 	if (!b || has_policy(vma))
-		return ssi_is_starting(vma->vm_mm) ? zeroed_folio(vma, address) : NULL;
+		return any_folio(vma, address);
 	if (!b->left && b->wanted > 1) {
 		unsigned int order = min((unsigned int)ilog2(b->wanted), ORDER_MAX);
 
@@ -163,7 +170,7 @@ struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
 		b->wanted = b->next ? b->wanted - b->left : 0;
 	}
 	if (!b->left)
-		return NULL;
+		return any_folio(vma, address);
 	b->left--;
 	page = b->next++;
 	clear_user_highpage(page, address);
@@ -176,16 +183,23 @@ gfp_t ssi_block_gfp(struct vm_area_struct *vma)
 	return own_block(vma) ? __GFP_NORETRY : 0;
 }
 
-void ssi_populate(unsigned long start, unsigned long stop)
+/* false: another thread does so. */
+static bool populate(unsigned long start, unsigned long stop)
 {
 	struct ssi_block *b = &current->mm->context.ssi->block;
-	bool mine = begin(b);
 
-	if (mine)
-		b->wanted = (stop - start) >> PAGE_SHIFT;
+	if (!begin(b))
+		return false;
+	b->wanted = (stop - start) >> PAGE_SHIFT;
 	__mm_populate(start, stop - start, 1);
-	if (mine)
-		end(b);
+	end(b);
+	return true;
+}
+
+void ssi_populate(unsigned long start, unsigned long stop)
+{
+	if (!populate(start, stop))
+		__mm_populate(start, stop - start, 1);
 }
 
 /* --- at brk() and mmap() --- */
@@ -207,10 +221,7 @@ unsigned long ssi_block_growth(unsigned long start, unsigned long stop)
 		return 0;
 	yes = is_to_be_written(vma_lookup(mm, start));
 	mmap_read_unlock(mm);
-	if (!yes)
-		return 0;
-	ssi_populate(start, stop);
-	return stop;
+	return yes && populate(start, stop) ? stop : 0;
 }
 
 /* --- of files --- */
@@ -290,7 +301,7 @@ static bool shows_zeros(struct mm_struct *mm, unsigned long address)
 	return yes;
 }
 
-/* The largest aligned block of at most so many pages around address that may be given; 0: it is no such memory.  mmap_lock held. */
+/* How large an aligned block around address may be given, of at most so many pages; 0: it is no such memory.  mmap_lock held. */
 static unsigned long block_around(struct mm_struct *mm, unsigned long address, unsigned long pages)
 {
 	struct vm_area_struct *vma = vma_lookup(mm, address);
@@ -357,5 +368,5 @@ void ssi_block_fault(unsigned long address, bool write)
 	if (pages > 1)
 		give_block(b, address, pages);
 	else if (!write)
-		ssi_populate(page, page + PAGE_SIZE);
+		populate(page, page + PAGE_SIZE);
 }

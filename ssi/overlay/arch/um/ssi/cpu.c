@@ -100,9 +100,14 @@ static void __noreturn lost(unsigned int cpu, unsigned int node, const char *why
 	ssi_lost(channel_to(cpu, node), what, why);
 }
 
-void __noreturn ssi_cpu_lost(const char *why)
+void __noreturn ssi_cpu_lost(unsigned int node, const char *why)
 {
-	lost(raw_smp_processor_id(), ssi_cpus[raw_smp_processor_id()].node, why);
+	lost(raw_smp_processor_id(), node, why);
+}
+
+bool ssi_cpu_is_here(unsigned int cpu)
+{
+	return !READ_ONCE(ssi_cpus[cpu].node);
 }
 
 /* What is there is asked for if an exchange is under way, was just before or is just after. */
@@ -217,7 +222,7 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 	strscpy(run->comm, current->comm, sizeof(run->comm));
 	memcpy(run->gp, regs->gp, sizeof(run->gp));
 	if (send_results(c) || ssi_link_send(channel_to(raw_smp_processor_id(), c->node), run, run->hdr.length, 0))
-		ssi_cpu_lost("it has closed the channel");
+		ssi_cpu_lost(c->node, "it has closed the channel");
 }
 
 /* Begin a RUN with what must be mapped first. */
@@ -300,15 +305,15 @@ static void receive_event(struct ssi_cpu *c, struct uml_pt_regs *regs)
 	n = ssi_link_wait(channel_to(raw_smp_processor_id(), c->node), WIRE_PURPOSE_CPU, event, sizeof(*event),
 			  sizeof(c->msg), until, control_wanted, interrupt_user, NULL, &why);
 	if (n < 0)
-		ssi_cpu_lost(why);
+		ssi_cpu_lost(c->node, why);
 	if (c->node)
 		note_answer(sent, os_nsecs());
 	if (event->hdr.type != WIRE_EVENT || event->hdr.seq != c->run || event->mm != current->mm->context.ssi->id)
-		ssi_cpu_lost("it has answered what was not asked");
+		ssi_cpu_lost(c->node, "it has answered what was not asked");
 	if (event->fp_length > host_fp_size || !is_event(event->signal) || event->argument.length > WIRE_ARGUMENT_MAX)
-		ssi_cpu_lost("it has sent an event that there is not");
+		ssi_cpu_lost(c->node, "it has sent an event that there is not");
 	if (event->refused && event->signal && event->signal != SIGALRM)
-		ssi_cpu_lost("it has run a task without its results");
+		ssi_cpu_lost(c->node, "it has run a task without its results");
 	ssi_results_answered(&c->results, event->refused);
 	memcpy(regs->gp, event->gp, sizeof(event->gp));
 	regs->faultinfo.cr2 = event->fault_address;
@@ -444,7 +449,15 @@ static void go_to(struct ssi_cpu *c, unsigned int node)
 {
 	if (c->node != node || node != ssi_cpu_node(raw_smp_processor_id()))
 		c->fp_mm = 0;
-	c->node = node;
+	WRITE_ONCE(c->node, node);
+}
+
+/* Another thread may have the slot next, with the vector state in it. */
+static void leave_start(struct ssi_mm *sm, unsigned int node)
+{
+	if (node != ssi_cpu_node(raw_smp_processor_id()) && atomic_read(&current->mm->mm_users) > 1)
+		ssi_fp_sync();
+	ssi_start_leave(sm);
 }
 
 /* One stay in user mode. */
@@ -483,7 +496,7 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 	regs->is_user = 1;
 	ssi_channel_end(c);
 	ssi_mm_leave(sm, node);
-	ssi_start_leave(sm);
+	leave_start(sm, node);
 	signal = c->msg.event.signal;
 	info.si_signo = signal;
 	info.si_code = c->msg.event.code;

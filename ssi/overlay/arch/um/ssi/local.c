@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * CPUs of the kernel host: the kernel hands the stubs' threads over itself, without the daemon between.
+ * CPUs of the kernel host, and others' where programs start: the kernel hands the stubs' threads over itself, without the daemon
+ * between.
  *
  * The daemon still makes the stubs, maps, brings frames, and waits for threads that compute for long, so that it alone
  * has to know what becomes of a stub process.  So a stay in user mode goes

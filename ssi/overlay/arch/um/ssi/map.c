@@ -17,7 +17,7 @@
  *   - an entry is given while it is taken away: the taker clears it first and then takes ssi_mm.lock, which is held
  *     until the stub has been given it; then the taker sees that user code may run, and sends a REVOKE.
  *   - a frame that the host holds goes to another node: before its entries go, pangead says that it is not held and waits
- *     until nobody is at what is done here (struct stub_arena.slot.mapping).  That may hold up other nodes for as long
+ *     until nobody is at what is done here (struct stub_arena.cpu.mapping).  That may hold up other nodes for as long
  *     as the service thread takes.  Nothing here may wait for pangead therefore: frames that are given to user code
  *     are not touched.
  *   - the frame fault of a page that pangead does not know comes back to the kernel, which lets pangead map it.

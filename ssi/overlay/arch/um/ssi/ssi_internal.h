@@ -79,7 +79,10 @@ long ssi_wait_call(long nr, long a, long b, long c, long d);
  */
 int ssi_stay_awake(long long until, int (*wanted)(void));
 
-/* local_user.c: the threads of stubs on the kernel host; each is used by its CPU only, and has parked unless said */
+/*
+ * local_user.c: the threads of stubs on the kernel host; each is used by its CPU only, or by who starts (start.c), and has
+ * parked unless said
+ */
 struct ssi_slot { unsigned int area, number, cpu; };	/* cpu: whose it is now, for what is counted */
 /* si_code; of a fault; struct stub_report.posted */
 struct ssi_trap { int code; unsigned long address, error, number, posted, posted_restorer; };
@@ -299,8 +302,10 @@ void ssi_channel_begin(struct ssi_cpu *c);
 void ssi_channel_end(struct ssi_cpu *c);
 /* End the machine if something has come over the channel that nobody waits for. */
 void ssi_cpu_watch(unsigned int cpu);
-/* What is the matter with the calling CPU's channel. */
-void ssi_cpu_lost(const char *why) __attribute__((noreturn));
+/* What is the matter with the calling CPU's channel to a node. */
+void ssi_cpu_lost(unsigned int node, const char *why) __attribute__((noreturn));
+/* Is the user half of that CPU on the kernel host, or was it last? */
+bool ssi_cpu_is_here(unsigned int cpu);
 
 /* --- action.c, of the current task --- */
 /* Nobody else can change its signal actions, nor wants to see that it asks for them. */
@@ -447,7 +452,8 @@ struct ssi_block {
 	struct task_struct *owner;	/* NULL: nobody */
 	struct page *next;		/* so many are left of those that follow each other */
 	unsigned long left, wanted;	/* and so many are wanted besides */
-	unsigned int reads, reads_written, guesses;	/* faults of reads where nothing was; on stores to these; of which no trace is left */
+	/* Faults of reads where nothing was; of stores to these; of reads that were taken for stores. */
+	unsigned int reads, reads_written, guesses;
 };
 
 /* block.c: populate pages of the current mm there; and those around a fault that is to be handled next.  May block. */

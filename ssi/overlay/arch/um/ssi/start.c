@@ -6,9 +6,9 @@
  * written, the pages of its file and its libraries, which are in the page cache, and the answer to each of some 80 system
  * calls and faults until it has begun to do what it is for.  All that is here.  And most programs end soon: what a shell
  * runs, what `make` asks a compiler.  So the user half of a task is on the kernel host, whatever its CPU, from execve() until
- * it has run for ssi_boot.start_us there; then it moves to the node of its CPU, as if it had been scheduled on that just now.  Who has
- * lived that long will most likely live as long again, so that moving pays: the lifetimes of processes have a long tail
- * (Harchol-Balter and Downey, "Exploiting process lifetime distributions for dynamic load balancing", ACM TOCS
+ * it has run for ssi_boot.start_us there; then it moves to the node of its CPU, as if it had been scheduled on that just now.
+ * Who has lived that long will most likely live as long again, so that moving pays: the lifetimes of processes have a long
+ * tail (Harchol-Balter and Downey, "Exploiting process lifetime distributions for dynamic load balancing", ACM TOCS
  * 15(3), 1997).  It costs the kernel host's CPUs less than to serve these calls and faults over the network.
  *
  * A child of fork() starts here if its parent's memory is here.  What runs on a CPU of the kernel host first starts there for
@@ -64,16 +64,22 @@ unsigned int ssi_user_node(void)
 	return ssi_is_starting(current->mm) ? 0 : ssi_cpu_node(raw_smp_processor_id());
 }
 
-/* It only has to end a wait. */
+/* It only has to end a wait.  Where it comes early, it was set for a stay before. */
 static enum hrtimer_restart wake(struct hrtimer *timer)
 {
-	return HRTIMER_NORESTART;
+	const struct start *s = container_of(timer, struct start, timer);
+	long long left = s->guest ? s->until - os_nsecs() : 0;
+
+	if (left <= 0)
+		return HRTIMER_NORESTART;
+	hrtimer_forward_now(timer, ns_to_ktime(left));
+	return HRTIMER_RESTART;
 }
 
-/* One that runs already comes early, and then the next stay sets it anew. */
+/* To set it takes longer than a system call, so it stays set if it does not come late. */
 static void set_timer(struct start *s, long long ns)
 {
-	if (!hrtimer_active(&s->timer))
+	if (!hrtimer_active(&s->timer) || ktime_to_ns(hrtimer_get_remaining(&s->timer)) > ns)
 		hrtimer_start(&s->timer, ns_to_ktime(ns), HRTIMER_MODE_REL_PINNED);
 }
 
@@ -113,7 +119,7 @@ bool ssi_start_is_over(void)
 {
 	const struct start *s = &starts[raw_smp_processor_id()];
 
-	return s->guest && os_nsecs() >= s->until;
+	return s->guest && (os_nsecs() >= s->until || !READ_ONCE(current->mm->context.ssi->starting));
 }
 
 static int __init ssi_start_init(void)

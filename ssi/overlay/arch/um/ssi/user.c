@@ -86,13 +86,18 @@ static int apply(struct transfer *t, int (*op)(unsigned long, int, void *), void
 	return n;
 }
 
+static unsigned int own_node(void)
+{
+	return ssi_cpu_node(raw_smp_processor_id());
+}
+
 /* With what has been put off. */
 static void send_all(const struct ssi_results *r, const struct wire_copy *msg)
 {
 	int fd = ssi_boot.cpu_fd[raw_smp_processor_id()];
 
 	if ((r->count && ssi_link_send(fd, r->messages, r->bytes, !!msg)) || (msg && ssi_link_send(fd, msg, msg->hdr.length, 0)))
-		ssi_cpu_lost("it has closed the channel");
+		ssi_cpu_lost(own_node(), "it has closed the channel");
 }
 
 static void send(struct transfer *t)
@@ -130,13 +135,13 @@ static void receive_answer(struct transfer *t, struct wire_copied *msg, unsigned
 
 	if (ssi_link_receive(ssi_boot.cpu_fd[raw_smp_processor_id()], WIRE_PURPOSE_CPU, msg, sizeof(*msg), size,
 			     &why) < 0)
-		ssi_cpu_lost(why);
+		ssi_cpu_lost(own_node(), why);
 	t->done = msg->done;
 	if (msg->hdr.type != WIRE_COPIED || msg->hdr.seq != t->cpu->run || t->done > t->count ||
 	    msg->bytes != (t->flags ? 0 : bytes_done(t)))
-		ssi_cpu_lost("it has answered what was not asked");
+		ssi_cpu_lost(own_node(), "it has answered what was not asked");
 	if (msg->refused && t->done)
-		ssi_cpu_lost("it has gone on after what it has refused");
+		ssi_cpu_lost(own_node(), "it has gone on after what it has refused");
 }
 
 /* The answer to a write goes elsewhere: what the node refused must still be there. */
