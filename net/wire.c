@@ -111,7 +111,8 @@ static const char *check_run(const struct wire_hdr *hdr)
 	unsigned i;
 
 	if (m->flags & ~(__u32)(WIRE_RUN_SINGLESTEP | WIRE_RUN_FP | WIRE_RUN_LOADED | WIRE_RUN_STARTED |
-				  WIRE_RUN_OTHER_TIME | WIRE_RUN_GATES | WIRE_RUN_APART | WIRE_RUN_ACTIONS))
+				  WIRE_RUN_OTHER_TIME | WIRE_RUN_GATES | WIRE_RUN_APART | WIRE_RUN_ACTIONS |
+				  WIRE_RUN_ALONE))
 		return "RUN with unknown flags";
 	if ((m->flags & WIRE_RUN_LOADED && m->flags & (WIRE_RUN_FP | WIRE_RUN_ACTIONS)) ||
 	    (m->flags & WIRE_RUN_ACTIONS && m->flags & WIRE_RUN_FP) ||

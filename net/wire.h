@@ -128,6 +128,7 @@ enum wire_run_flags {
 	WIRE_RUN_GATES		= 32,	/* user code does not use the GS base: gates may find the slot's report by it */
 	WIRE_RUN_APART		= 64,	/* the kernel half looks for the answer without sleeping, on a CPU of its own */
 	WIRE_RUN_ACTIONS	= 128,	/* the task's signal actions come last, not with FP: rt_sigaction() may be answered there */
+	WIRE_RUN_ALONE		= 256,	/* no other thread has the mm, nor another process a part of its memory */
 };
 
 /*

@@ -345,6 +345,16 @@ static bool is_frame_fault(const struct run *r)
 	return r->signal == SIGBUS && r->slot.report->code == BUS_ADRERR;
 }
 
+/*
+ * Where one thread only has the address space, nobody else reads what that may write, but the kernel, which stores to it.
+ * Shared between the two, the frame would have to be upgraded there each time and fetched here.
+ */
+static bool is_to_be_written(const struct run *r, const struct mapping *mapping)
+{
+	return r->frame->uc_mcontext.gregs[REG_ERR] & PF_WRITE ||
+	       (r->message->flags & WIRE_RUN_ALONE && mapping->prot & PROT_WRITE);
+}
+
 /* A fault on a registered mapping: 1 when it is the pager's and somebody resumes the stub; 0: not. */
 static int frame_fault(struct run *r)
 {
@@ -363,7 +373,7 @@ static int frame_fault(struct run *r)
 		return 0;
 	r->go = r->slot.orders->go + 1;
 	w->pfn = mapping.pfn;
-	w->want = r->frame->uc_mcontext.gregs[REG_ERR] & PF_WRITE ? DSM_EXCLUSIVE : DSM_SHARED;
+	w->want = is_to_be_written(r, &mapping) ? DSM_EXCLUSIVE : DSM_SHARED;
 	w->mm = r->mm;
 	w->slot = r->slot;
 	w->since = 0;

@@ -2,7 +2,7 @@
 /*
  * What runs in the machine, or natively, to be measured.  Every result is one line `KEY NANOSECONDS`, a median.
  *
- *   measure call CPU COUNT           getppid() on a CPU
+ *   measure call CPU COUNT           getppid() on a CPU, and fstat(), which has a result
  *   measure work CPU MILLIONS        user time and wall time of so many million rounds of arithmetic
  *   measure miss CPU HOME WRITER PAGES ROUNDS
  *                                    loads and stores by CPU of pages at home on node HOME, last written by CPU
@@ -30,6 +30,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -66,6 +67,7 @@ static uint64_t *new_times(size_t count)
 static void measure_call(int cpu, size_t count)
 {
 	uint64_t *times = new_times(count), start;
+	struct stat result;
 
 	pin(0, cpu);
 	for (size_t i = 0; i < count; i++) {
@@ -74,6 +76,12 @@ static void measure_call(int cpu, size_t count)
 		times[i] = __rdtsc() - start;
 	}
 	report("call", times, count);
+	for (size_t i = 0; i < count; i++) {
+		start = __rdtsc();
+		fstat(0, &result);
+		times[i] = __rdtsc() - start;
+	}
+	report("result", times, count);
 	free(times);
 }
 
@@ -242,8 +250,10 @@ static void measure_move(int from, int to, size_t rounds)
 	pid = fork();
 	if (pid < 0)
 		die("fork");
-	if (!pid)
+	if (!pid) {
+		have_started();
 		travel(traveller);
+	}
 	pin(0, 0);
 	for (size_t i = 0; i < rounds; i++) {
 		move_once(traveller, pid, from);

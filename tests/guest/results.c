@@ -224,7 +224,7 @@ int main(int argc, char **argv)
 	static void (*const kinds[])(void) = { one, one, one, many, and_read, and_signal, and_fork, refused };
 	uint8_t *bytes;
 
-	guest_start(argc, argv, "results", 1200);
+	guest_start(argc, argv, "results", 600);
 	if (guest.kind)
 		_exit(strcmp(guest.kind, "end") != 0);
 	file = memfd_create("results", 0);

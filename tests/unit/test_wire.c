@@ -458,7 +458,7 @@ static void fields_of_cpu(void **state)
 {
 	const struct step steps[] = {
 		BAD(make_run_small, m.hdr.reserved = 1),
-		BAD(make_run_small, m.run.flags = 256),
+		BAD(make_run_small, m.run.flags = 512),
 		BAD(make_run_small, m.run.flags = WIRE_RUN_ACTIONS),
 		FINE(make_run_actions, m.run.flags |= WIRE_RUN_GATES),
 		BAD(make_run_actions, m.run.flags = 0),
@@ -468,6 +468,7 @@ static void fields_of_cpu(void **state)
 		FINE(make_run_small, m.run.flags = WIRE_RUN_OTHER_TIME),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_GATES),
 		FINE(make_run_small, m.run.flags = WIRE_RUN_APART),
+		FINE(make_run_small, m.run.flags = WIRE_RUN_ALONE),
 		BAD(make_run_small, m.run.clock.reserved = 1),
 		BAD(make_run_small, m.run.clock.shift = 33),
 		FINE(make_run_small, m.run.clock.shift = 32),

@@ -9,6 +9,7 @@
  * now, which the RUN gives at once.
  */
 #include <linux/kernel.h>
+#include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -184,6 +185,12 @@ static u32 add_fp(struct ssi_cpu *c, u64 mm, const struct uml_pt_regs *regs, u8 
 	return length;
 }
 
+/* No other thread uses it, and it has no memory in common with other processes. */
+static bool is_alone(struct mm_struct *mm)
+{
+	return atomic_read(&mm->mm_users) == 1 && !get_mm_counter(mm, MM_SHMEMPAGES);
+}
+
 static int send_results(const struct ssi_cpu *c)
 {
 	const struct ssi_results *r = &c->results;
@@ -200,6 +207,7 @@ static void send_run(struct ssi_cpu *c, struct uml_pt_regs *regs, u32 flags)
 	if (c->node) {
 		ssi_clock_record(&run->clock);
 		flags |= ssi_apart() ? WIRE_RUN_APART : 0;
+		flags |= is_alone(current->mm) ? WIRE_RUN_ALONE : 0;
 	}
 	if (ssi_clock_is_other())
 		flags |= WIRE_RUN_OTHER_TIME;
@@ -250,7 +258,7 @@ static void take_fp(struct ssi_cpu *c, struct uml_pt_regs *regs)
 	c->fp_mm = event->mm;
 }
 
-/* Another thread may still change what they read when they have taken a lock that it held, for which nobody need sleep. */
+/* Others may still change what they read when they have taken a lock that it held, for which nobody need sleep. */
 static bool reads_late(unsigned long nr)
 {
 	return nr == __NR_write || nr == __NR_pwrite64 || nr == __NR_sendto;
@@ -261,7 +269,7 @@ static void take_argument(struct ssi_cpu *c)
 	const struct wire_event *event = &c->msg.event;
 	struct ssi_argument *a = &c->argument;
 
-	if (!event->argument.length || (reads_late(event->gp[HOST_ORIG_AX]) && atomic_read(&current->mm->mm_users) > 1))
+	if (!event->argument.length || (reads_late(event->gp[HOST_ORIG_AX]) && !is_alone(current->mm)))
 		return;
 	a->stay = ssi_stay();
 	a->at = event->argument;
@@ -491,6 +499,8 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 		ssi_fp_sync();
 		send_run(c, regs, t->tell_actions ? WIRE_RUN_ACTIONS : 0);
 		receive_event(c, regs);
+		if (c->msg.event.refused)	/* it has not run there: what it needs is said again */
+			t->node = ~0u;
 	}
 	c->in_user = 0;
 	regs->is_user = 1;

@@ -12,7 +12,11 @@
  *   - no other thread has the mm, and the pages are anonymous, so nobody else sees them;
  *   - the pages are referenced until then, so that they are not swapped out, moved, or given to others;
  *   - what reads or writes the task's memory from here does so after it was done (ssi_results_sync()), or over the same channel;
- *   - before a signal is delivered, which may dump it, and before another task runs, it is done.
+ *   - before a signal is delivered, which may dump it, and before another task runs, it is done;
+ *   - who has an io_uring may have several calls in one, of which one reads what another wrote: nothing is put off.
+ *
+ * What remains: a process that the call has woken, and that looks into this one's memory at once (process_vm_readv()), may
+ * see it as it was before the call.  And a task that computes for long afterwards keeps these few pages where they are.
  */
 #include <linux/kernel.h>
 #include <linux/mm.h>
@@ -31,7 +35,7 @@ static bool is_own(const struct page *page)
 static bool is_alone(void)
 {
 	return in_task() && !(current->flags & (PF_KTHREAD | PF_EXITING | PF_IO_WORKER | PF_USER_WORKER)) &&
-	       !current->ptrace && atomic_read(&current->mm->mm_users) == 1;
+	       !current->ptrace && !current->io_uring && atomic_read(&current->mm->mm_users) == 1;
 }
 
 void *ssi_result_room(struct ssi_results *r, const struct wire_segment *segments, unsigned int count, unsigned long bytes)

@@ -58,7 +58,7 @@ static void collect(struct transfer *t, unsigned long addr, unsigned long len, b
 
 		size = min(PAGE_SIZE - offset_in_page(addr), len);
 		if (t->bytes + size > WIRE_COPY_MAX || !permitted(pte, is_write) ||
-		    held_here(pte_pfn(pte), is_write))
+		    held_here(pte_pfn(pte), 0))		/* then nobody else may write */
 			break;
 		t->segment[t->count++] = (struct wire_segment){ pte_pfn(pte), offset_in_page(addr), size };
 		t->bytes += size;
