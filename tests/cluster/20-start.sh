@@ -10,9 +10,9 @@
 
 . "${SOURCE:?tests/run starts this}/tests/lib.sh"
 
-# What is said to the machine's shell has been done when it answers.
+# begin_machine NODES: what is said to its shell has been done when that answers.
 begin_machine() {
-	machine_start --nodes "${1:-2}" bash -c 'while read -r line; do eval "$line"; echo "did $line"; done'
+	machine_start --nodes "$1" bash -c 'while read -r line; do eval "$line"; echo "did $line"; done'
 	asked=0
 }
 
@@ -38,11 +38,11 @@ short() {
 	local here there
 
 	export PANGEA_START=100		# however slow the host is
-	begin_machine
+	begin_machine 2
 	here=$(runs_of_short) || fatal "$here"
 	machine_wait
 	export PANGEA_START=off
-	begin_machine
+	begin_machine 2
 	there=$(runs_of_short) || fatal "$there"
 	machine_wait
 	echo "node 1 has $here runs where programs start on node 0, $there where they do not"
@@ -59,36 +59,25 @@ share() {
 	echo $((100 * here / (1 + here + there)))
 }
 
-long() {
+# of_node_0 -le|-ge PERCENT NODES COMMAND: and that it should be
+of_node_0() {
 	local of
 
-	begin_machine
-	of=$(share "taskset -c 1 bash -c 'for ((i = 0; i < 200000; i++)); do :; done'") || fatal "$of"
-	[ "$of" -le 20 ] || fatal "node 0 has $of % of the user time of a long program of CPU 1"
+	begin_machine "$3"
+	of=$(share "$4") || fatal "$of"
 	machine_wait
+	[ "$of" "$1" "$2" ] || fatal "node 0 has $of % of the user time of: $4"
 }
+
+loop='for ((i = 0; i < 100000; i++)); do :; done'
+
+long() { of_node_0 -le 20 2 "taskset -c 1 bash -c '$loop; $loop'"; }
 
 # Every child of a program that starts does so as well, for as long.
-forever() {
-	local of
-
-	export PANGEA_START=1000000
-	begin_machine
-	of=$(share "taskset -c 1 bash -c 'for ((i = 0; i < 100000; i++)); do :; done; (for ((i = 0; i < 100000; i++)); do :; done)'") || fatal "$of"
-	[ "$of" -ge 80 ] || fatal "node 0 has $of % of the user time of a program that starts for longer than it runs"
-	machine_wait
-}
+forever() { PANGEA_START=1000000 of_node_0 -ge 80 2 "taskset -c 1 bash -c '$loop; ($loop)'"; }
 
 # Two threads at a time are more than there is room for.
-threads() {
-	local of
-
-	export PANGEA_START=1000000
-	begin_machine 3
-	of=$(share "OMP_NUM_THREADS=2 taskset -c 1,2 $BUILD/tests/bench/omp reduction") || fatal "$of"
-	[ "$of" -le 20 ] || fatal "node 0 has $of % of the user time of two threads on CPUs 1 and 2"
-	machine_wait
-}
+threads() { PANGEA_START=1000000 of_node_0 -le 20 3 "OMP_NUM_THREADS=2 taskset -c 1,2 $BUILD/tests/bench/omp reduction"; }
 
 check "short programs stay on the kernel host" short
 check "long ones move to their CPU's node" long

@@ -258,7 +258,7 @@ static void take_fp(struct ssi_cpu *c, struct uml_pt_regs *regs)
 	c->fp_mm = event->mm;
 }
 
-/* Others may still change what they read when they have taken a lock that it held, for which nobody need sleep. */
+/* They first take a lock, perhaps without sleeping, and who has it may change what they read. */
 static bool reads_late(unsigned long nr)
 {
 	return nr == __NR_write || nr == __NR_pwrite64 || nr == __NR_sendto;
