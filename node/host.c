@@ -28,8 +28,8 @@
 #include "log.h"
 #include "memory.h"
 
-#define VERDICT_MS	1000	/* for a cause to show up behind a consequence: a large kernel takes its time to end */
 #define FAREWELL_MS	500	/* for nodes to end after Stop */
+#define DEFERRALS_MAX	4	/* of the verdict, each by VERDICT_MS, while the kernel ends */
 
 int64_t host_now_ms(void)
 {
@@ -124,8 +124,15 @@ static void on_judge(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (h->state != HOST_ENDING)
+	if (h->state == HOST_ENDING)
+		return;
+	/* Channels that close are the first to be seen of a kernel that ends, and its status is still to come. */
+	if (h->verdict.rank == VERDICT_MACHINE && h->deferrals < DEFERRALS_MAX && kernel_is_ending(&h->kernel)) {
+		h->deferrals++;
+		arm(h->judge, VERDICT_MS);
+	} else {
 		end(h);
+	}
 }
 
 static void on_farewell(evutil_socket_t fd, short what, void *arg)

@@ -50,6 +50,7 @@ struct host {
 	struct event_base *base;
 	enum host_state state;
 	struct verdict verdict;
+	unsigned deferrals;		/* of the verdict */
 	struct layout layout;
 	struct features features;
 	struct utsname uts;

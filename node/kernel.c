@@ -394,6 +394,26 @@ out:
 	return ret ? -1 : 0;
 }
 
+bool kernel_is_ending(const struct kernel *kernel)
+{
+	char path[32], line[128], *state = NULL;
+	ssize_t n;
+	int fd;
+
+	if (!kernel->pid)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)kernel->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+	if (fd >= 0)
+		close(fd);
+	if (n > 0) {
+		line[n] = 0;
+		state = strrchr(line, ')');	/* ends its name */
+	}
+	return state && (state[2] == 'Z' || state[2] == 'X');
+}
+
 int kernel_reap(struct kernel *kernel)
 {
 	int status = 0;

@@ -21,7 +21,7 @@
 #include "memory.h"
 
 #define EXIT_NODE_BROKEN	125
-#define STOP_WAIT_MS		1000	/* for node 0's judgement */
+#define STOP_WAIT_MS		(6 * VERDICT_MS)	/* for node 0's judgement, which it may defer */
 
 enum member_state { MEMBER_JOINING, MEMBER_JOINED, MEMBER_PREPARED, MEMBER_READY, MEMBER_ENDING };
 

@@ -28,6 +28,7 @@
 #define HEARTBEAT_MS		250
 #define SILENCE_TICKS		6	/* heartbeats missed by a node that is gone */
 #define SILENCE_TICKS_START	40	/* while it makes its machine */
+#define VERDICT_MS		1000	/* node 0 waits for a cause to show up behind a consequence */
 #define JOIN_TICKS		20	/* from a connection to its Join */
 #define HANDSHAKE_MS		5000
 #define EXIT_BROKEN		125	/* of node 0 when the machine could not start or has broken */

@@ -27,9 +27,9 @@ ahead() {
 	return 1
 }
 
-# The long ones of tests/guest/list: script 11 runs the others in this shape of machine, as an ordinary user; with
+# Long ones of tests/guest/list: script 11 runs the others in this shape of machine, as an ordinary user; with
 # --full all programs in three more shapes.  And always what is about several CPU threads of one stub.
-guest "CPUs 0,1,2" "--mem 2G" --all --cpus 0,1,2 --limit 900 "$GUEST" '* -n 1024' '* -n 1000000' 'move -n 512'
+guest "CPUs 0,1,2" "--mem 2G" --all --cpus 0,1,2 --limit 900 "$GUEST" '* -n 1024' '* -n 1000000'
 guest "2 nodes of 2 CPUs" "--nodes 2 --cpus 2" --cpus 2,0,3,1 "$GUEST" leftover
 check "a thread that is reported to have parked before it runs" ahead
 if [ -n "${FULL-}" ]; then

@@ -287,7 +287,7 @@ else
 	litmus "2 nodes" "--nodes 2" 1000 SB MP CoRR exchange
 	litmus "3 nodes" "--nodes 3" 300
 	litmus "2 nodes of 2 CPUs" "--nodes 2 --cpus 2" 1000 SB IRIW 2+2W
-	check "torture on 3 nodes" torture 40 "--nodes 3"
+	check "torture on 3 nodes" torture 25 "--nodes 3"
 fi
 # Threads of the daemon that are preempted meet in other orders.
 export PANGEA_REALTIME=off
