@@ -79,10 +79,12 @@ static const char *check_map(const struct wire_map *map)
 		return "RUN that maps a bad address";
 	if (map->pages == 0)
 		return "RUN that maps no pages";
-	if (map->prot & ~(__u32)(PROT_READ | PROT_WRITE | PROT_EXEC | WIRE_MAP_WANTED))
+	if (map->prot & ~(__u32)(PROT_READ | PROT_WRITE | PROT_EXEC | WIRE_MAP_WANTED | WIRE_MAP_AHEAD))
 		return "RUN that maps with unknown protection bits";
 	if (map->prot & WIRE_MAP_WANTED && (map->prot == WIRE_MAP_WANTED || map->pages != 1))
 		return "RUN that wants what is not one mapped page";
+	if (map->prot & WIRE_MAP_AHEAD && (map->prot & WIRE_MAP_WANTED || map->prot == WIRE_MAP_AHEAD))
+		return "RUN that looks ahead for what it wants at once or does not map";
 	if (map->prot == 0 && map->pfn != 0)
 		return "RUN that removes a mapping and names a frame";
 	if (map->prot == 0 && map->pages == WIRE_MAP_ALL_PAGES)

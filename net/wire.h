@@ -26,7 +26,7 @@
 #endif
 
 #define WIRE_MAGIC		0x61676e50u	/* "Pnga" */
-#define WIRE_VERSION		10
+#define WIRE_VERSION		11
 #define WIRE_PAGE_SIZE		4096
 #define WIRE_NODES_MAX		16
 #define WIRE_CPUS_MAX		64
@@ -108,13 +108,15 @@ struct wire_map {
 	__le64 addr;		/* bytes, page aligned */
 	__le64 pfn;		/* first frame of `pages` consecutive ones */
 	__le32 pages;
-	__le32 prot;		/* PROT_READ | PROT_WRITE | PROT_EXEC; WIRE_MAP_WANTED */
+	__le32 prot;		/* PROT_READ | PROT_WRITE | PROT_EXEC; WIRE_MAP_WANTED, WIRE_MAP_AHEAD */
 };
 /*
  * One page, which the run will use at once: the node asks for its frame before it does anything else.  What follows the
  * last of these may be mapped while user code runs.
  */
 #define WIRE_MAP_WANTED		8u
+/* Pages that it will most likely use: the node asks for their frames, and nobody waits for them. */
+#define WIRE_MAP_AHEAD		16u
 /* A removal may be as long as the address space. */
 #define WIRE_MAP_ALL_PAGES	0xffffffffu
 

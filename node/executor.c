@@ -321,6 +321,8 @@ static void map_rest(struct run *r)
 	r->mapped_late = r->mapped < r->message->map_count;
 	if (map_until(r, r->message->map_count))
 		kill(r->mm->pid, SIGKILL);	/* which is seen when it is waited for */
+	if (r->mapped_late)
+		pager_settle(r->executor->machine);
 }
 
 /* Let the thread run.  0 or -errno. */

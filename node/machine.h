@@ -192,6 +192,8 @@ unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead 
 int pager_fault(struct machine *m, struct waiter *w);
 /* The frames of those maps that are wanted will be needed at once: ask for them.  The mm.lock of an mm that is to map them held. */
 void pager_want(struct machine *m, const struct wire_map *maps, unsigned count);
+/* Likewise those that are to be asked for ahead; they are mapped as they come. */
+void pager_bring(struct machine *m, const struct mm *mm, const struct wire_map *maps, unsigned count);
 /* Has it been mapped, with the rights it wants?  Most likely at least: or it will fault. */
 bool pager_is_mapped(struct machine *m, const struct waiter *w);
 /* 0: mapped, or the mapping has gone; 1: the rights are not here. */

@@ -409,8 +409,7 @@ static int add_mapping(struct batch *b, const struct wire_map *map)
 	uint32_t pages;
 	int ret = 0;
 
-	rest.prot &= ~WIRE_MAP_WANTED;
-
+	rest.prot &= ~(WIRE_MAP_WANTED | WIRE_MAP_AHEAD);
 	if (map->pfn + map->pages > b->machine->config.layout.frames ||
 	    map->addr + (uint64_t)map->pages * NODE_PAGE_SIZE > STUB_USER_END)
 		return -EINVAL;
@@ -432,8 +431,10 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 	struct batch b = { .machine = m, .mm = mm };
 	int ret = 0;
 
-	if (mm->revoked <= epoch)
-		pager_want(m, maps, count);	/* frames travel while mappings are made for them */
+	if (mm->revoked <= epoch) {		/* frames travel while mappings are made for them */
+		pager_want(m, maps, count);
+		pager_bring(m, mm, maps, count);
+	}
 	own_service(mm);
 	forget_if_old(mm);
 	for (unsigned i = 0; i < count && !ret; i++) {

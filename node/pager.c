@@ -937,6 +937,28 @@ void pager_want(struct machine *m, const struct wire_map *maps, unsigned count)
 	frames_unlock(m);
 }
 
+void pager_bring(struct machine *m, const struct mm *mm, const struct wire_map *maps, unsigned count)
+{
+	uint64_t now = now_ns();
+
+	frames_lock(m);
+	combine_begin(m, now);
+	for (unsigned i = 0; i < count; i++) {
+		const struct wire_map *map = &maps[i];
+
+		if (!(map->prot & WIRE_MAP_AHEAD) || map->pfn + map->pages > m->config.layout.frames)
+			continue;
+		for (uint32_t n = 0; n < map->pages; n++) {
+			const struct ahead a = { map->addr + n * NODE_PAGE_SIZE, map->pfn + n, mapping_state(map->prot) };
+
+			if (dsm_state(m->dsm, a.pfn) < a.want)
+				ask_ahead(m, mm, &a, now);
+		}
+	}
+	combine_end(m);
+	frames_unlock(m);
+}
+
 void pager_expect(struct machine *m, const struct waiter *w)
 {
 	struct waiter *own = malloc(sizeof(*own));

@@ -340,7 +340,7 @@ static void bad_hellos(void **state)
 	} while (0)
 	EXPECT_REFUSAL("no HELLO", hello.magic++);
 	EXPECT_REFUSAL("no HELLO", hello.hdr.type = WIRE_WELCOME);
-	EXPECT_REFUSAL("version 11, but this pangead speaks version 10", hello.version = 11);
+	EXPECT_REFUSAL("version 12, but this pangead speaks version 11", hello.version = 12);
 	EXPECT_REFUSAL("impossible length", hello.hdr.length = 40);
 	EXPECT_REFUSAL("impossible length", hello.hdr.length = 0xffffffff);
 	EXPECT_REFUSAL("unknown purpose", hello.purpose = 9);

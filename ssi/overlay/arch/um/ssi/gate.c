@@ -40,7 +40,9 @@
 #define GATE_PAGES	4
 #define GATES		(GATE_PAGES * PAGE_GATES)
 #define USES		32		/* traps, close together, after which a gate is worth while */
-#define LINE		64		/* bytes that a store changes at once, if it is in there; more than any site has */
+#define LINE		64		/* bytes that a store changes at once, if it is in there */
+#define BEFORE		16		/* bytes that are looked at on either side of a call's end; all in one page */
+#define AFTER		32
 
 struct gate {
 	unsigned long ip;		/* behind the system call that it stands for */
@@ -153,12 +155,12 @@ static unsigned long gate_address(const struct ssi_mm *sm, unsigned int n)
 	return sm->gates + n / PAGE_GATES * PAGE_SIZE + n % PAGE_GATES * SSI_GATE_SIZE;
 }
 
-/* The code around a call, which ends at ip, as it was when it was looked at: seen[LINE]. */
+/* The code around a call, which ends at ip, as it was when it was looked at: seen[BEFORE]. */
 struct site {
 	const struct ssi_mm *sm;
 	unsigned long ip, nr;
 	bool alone;			/* nobody else executes it meanwhile */
-	u8 seen[2 * LINE];
+	u8 seen[BEFORE + AFTER];
 };
 
 /* Can so many bytes from there (from ip) be changed at once?  Within a line no CPU sees half of that, others want a quadword. */
@@ -174,7 +176,7 @@ static bool replace(const struct site *s, u8 *page, int from, const u8 *bytes, u
 {
 	u64 old, new;
 
-	memcpy(&old, s->seen + LINE + from, sizeof(old));
+	memcpy(&old, s->seen + BEFORE + from, sizeof(old));
 	new = old;
 	memcpy(&new, bytes, count);
 	return try_cmpxchg64((u64 *)(page + offset_in_page(s->ip) + from), &old, new);
@@ -217,7 +219,7 @@ static bool is_rest(const u8 *code)
 static bool is_long_site(const struct site *s)
 {
 	static const u8 sixth_argument[] = { 0x4c, 0x8b, 0x4c, 0x24, 0x08 };
-	const u8 *code = s->seen + LINE + LONG_SITE;
+	const u8 *code = s->seen + BEFORE + LONG_SITE;
 	u32 nr = s->nr;
 
 	if (code[SSI_GATE_ROOM] != 0x0f || code[SSI_GATE_ROOM + 1] != 0x05 || !in_one(s, LONG_SITE, SSI_GATE_ROOM))
@@ -230,10 +232,10 @@ static bool is_long_site(const struct site *s)
 static bool is_short_site(const struct site *s)
 {
 	static const u8 padding[] = { 0x66, 0x2e, 0x0f, 0x1f, 0x84 }, call[] = { 0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d };
-	const u8 *code = s->seen + LINE + SHORT_SITE;
+	const u8 *code = s->seen + BEFORE + SHORT_SITE;
 
 	return !s->nr && !memcmp(code, call, sizeof(call)) && (code[-1] & 0xf0) != 0x40 && code[10] == 0x77 && code[12] == 0xc3 &&
-	       !memcmp(s->seen + LINE + SHORT_PADDING, padding, sizeof(padding)) && in_one(s, SHORT_SITE, 2) &&
+	       !memcmp(s->seen + BEFORE + SHORT_PADDING, padding, sizeof(padding)) && in_one(s, SHORT_SITE, 2) &&
 	       in_one(s, SHORT_PADDING, SSI_GATE_ROOM);
 }
 
@@ -243,7 +245,7 @@ static void change(const struct site *s, u8 *page)
 	static const u8 hop[] = { 0xeb, SHORT_PADDING - SHORT_SITE - 2 };
 
 	if (is_long_site(s))
-		jump_to_gate(s, page, LONG_SITE, s->seen + LINE + LONG_SITE);
+		jump_to_gate(s, page, LONG_SITE, s->seen + BEFORE + LONG_SITE);
 	else if (is_short_site(s) && jump_to_gate(s, page, SHORT_PADDING, clear))
 		replace(s, page, SHORT_SITE, hop, sizeof(hop));
 }
@@ -266,7 +268,7 @@ static struct page *page_of(struct mm_struct *mm, const struct site *s, unsigned
 
 static void look(struct site *s, struct page *page)
 {
-	memcpy(s->seen, page_address(page) + offset_in_page(s->ip) - LINE, sizeof(s->seen));
+	memcpy(s->seen, page_address(page) + offset_in_page(s->ip) - BEFORE, sizeof(s->seen));
 }
 
 static void make_gate(struct mm_struct *mm, const struct ssi_mm *sm, unsigned long ip, unsigned long nr)
@@ -274,10 +276,10 @@ static void make_gate(struct mm_struct *mm, const struct ssi_mm *sm, unsigned lo
 	struct site s = { .sm = sm, .ip = ip, .nr = nr, .alone = atomic_read(&mm->mm_users) == 1 };
 	struct page *page;
 
-	if (offset_in_page(ip) < LINE || offset_in_page(ip) > PAGE_SIZE - LINE || !is_near(&s) ||
+	if (offset_in_page(ip) < BEFORE || offset_in_page(ip) > PAGE_SIZE - AFTER || !is_near(&s) ||
 	    mmap_read_lock_killable(mm))
 		return;
-	page = may_change(mm, ip - LINE, ip + LINE) ? page_of(mm, &s, 0) : NULL;
+	page = may_change(mm, ip - BEFORE, ip + AFTER) ? page_of(mm, &s, 0) : NULL;
 	if (page) {
 		look(&s, page);
 		put_page(page);

@@ -30,14 +30,6 @@
 #define EXCHANGE_PAGES	16UL	/* of a range that is taken away; of a larger one most is not used soon */
 #define MORE_PAGES	448UL	/* with the window, as many as one page table holds */
 
-/* Does the host hold what that access needs? */
-static bool held(unsigned long pfn, u32 prot)
-{
-	bool local = pfn < ssi_boot.nodes[0].pfn_count;
-
-	return SSI_RIGHTS(READ_ONCE(ssi_rights[pfn]), local) >= (prot & SSI_PROT_W ? 2 : 1);
-}
-
 /* --- taking away --- */
 
 /* Where the next page is that the stub shows as it is, from at on; end: there is none. */
@@ -111,7 +103,7 @@ static bool give_page(struct ssi_service *s, struct run *run, pte_t *pte, unsign
 	pte_t entry = READ_ONCE(*pte);
 	u32 prot = ssi_rights_when_young(entry);
 
-	if (!prot || !(all || pte_needsync(entry)) || !held(pte_pfn(entry), prot))
+	if (!prot || !(all || pte_needsync(entry)) || !ssi_held(pte_pfn(entry), prot & SSI_PROT_W))
 		return false;
 	if (!inside && !goes_on(run, at, pte_pfn(entry), prot))
 		return false;
@@ -181,7 +173,7 @@ static bool can_give(struct mm_struct *mm, unsigned long address, bool *lost)
 	entry = READ_ONCE(*pte);
 	prot = ssi_rights_of(entry);
 	*lost = prot && !pte_needsync(entry);
-	return !prot || held(pte_pfn(entry), prot);
+	return !prot || ssi_held(pte_pfn(entry), prot & SSI_PROT_W);
 }
 
 /* All of it, whatever the stub shows as it is: who waits for that may hold other nodes' locks. */

@@ -34,6 +34,7 @@
 #define FILE_PAGES	512UL			/* likewise, of a file, as many as one page table holds: they often lie in a row */
 #define AHEAD_PAGES	256UL			/* at a time */
 #define AHEAD_AFTER	2			/* faults in sequence */
+#define ALONG_PAGES	1024UL			/* memory of a task that has no more goes along with it */
 #define ALONE_AFTER	(HZ / 20)
 #define GIVE_PAGES	(AROUND_PAGES + AHEAD_PAGES)
 #define GIVE_DOUBLINGS	4U			/* of that, for a sequence of faults */
@@ -342,6 +343,46 @@ static unsigned int give_hot(struct mm_struct *mm, unsigned int node, const stru
 	return count;
 }
 
+/*
+ * What it has stored to on the kernel host, which is as long as a program starts (start.c), is asked for at once, if that is
+ * little, and nobody else uses it: a good part of it is used again, and each page would be waited for.  As much at a time
+ * as a RUN has room for.
+ */
+static unsigned int give_along(struct ssi_mm *sm, struct mm_struct *mm, unsigned int node, struct wire_map *maps,
+			       unsigned int count)
+{
+	struct wire_map *last = NULL;
+	unsigned long at = sm->along;
+	pte_t *pte = NULL, entry;
+
+	while (at < TASK_SIZE) {
+		u32 prot;
+
+		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
+		if (!pte)
+			continue;
+		entry = READ_ONCE(*pte);
+		prot = ssi_rights_of(entry) | WIRE_MAP_AHEAD;
+		if (prot & SSI_PROT_W && PageAnon(pte_page(entry)) && ssi_held(pte_pfn(entry), true)) {
+			if (last && extends(last, at, pte_pfn(entry), prot))
+				last->pages++;
+			else if (count == WIRE_MAPS_MAX)
+				break;
+			else
+				*(last = &maps[count++]) = (struct wire_map){ at, pte_pfn(entry), 1, prot };
+			ssi_frames_given(node, pte_pfn(entry), 1);
+		}
+		at += PAGE_SIZE;
+	}
+	sm->along = at;
+	return count;
+}
+
+static bool goes_along(struct mm_struct *mm)
+{
+	return atomic_read(&mm->mm_users) == 1 && get_mm_counter(mm, MM_ANONPAGES) <= ALONG_PAGES;
+}
+
 static void make_young(struct mm_struct *mm, unsigned long page)
 {
 	pte_t *pte = ssi_pte_table(mm, page, &page), entry;
@@ -465,6 +506,10 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 		count = give_around(current->mm, node, fault, maps, count);
 	if (hot)
 		count = give_warm(current->mm, node, hot, maps, count);
+	if (hot)
+		sm->along = node && goes_along(current->mm) ? 0 : TASK_SIZE;
+	if (node)
+		count = give_along(sm, current->mm, node, maps, count);
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	return count;
 }

@@ -194,6 +194,14 @@ extern struct ssi_boot ssi_boot;
 /* boot.c: struct ssi_boot.rights_fd, mapped */
 extern const unsigned char *ssi_rights;
 
+/* Does the kernel host hold the frame, so that it may be read, or written too?  A hint. */
+static inline bool ssi_held(unsigned long pfn, bool write)
+{
+	bool local = pfn < ssi_boot.nodes[0].pfn_count;
+
+	return SSI_RIGHTS(READ_ONCE(ssi_rights[pfn]), local) >= (write ? 2 : 1);
+}
+
 /* --- mm.c: a sequence of faults on one page after the other --- */
 struct ssi_stream {
 	__u64 mm;
@@ -472,6 +480,7 @@ struct ssi_mm {
 	unsigned long gates;	/* where they are mapped; 0: nowhere */
 	bool starting, start_busy;	/* start.c; somebody uses the slot for that */
 	long long start_left;	/* ns */
+	unsigned long along;	/* where to go on with what goes to the task's node with it; TASK_SIZE: nothing is left */
 	unsigned int area;	/* 1 + number of its stub's control area on the kernel host; 0: not known yet */
 	raw_spinlock_t lock;	/* all of node[]; held while the kernel uses the stub of area, and when that is given up */
 	struct ssi_mm_node node[];

@@ -39,13 +39,6 @@ struct transfer {
 	u8 *data;
 };
 
-static bool held_here(unsigned long pfn, int is_write)
-{
-	bool local = pfn < ssi_boot.nodes[0].pfn_count;
-
-	return SSI_RIGHTS(READ_ONCE(ssi_rights[pfn]), local) >= (is_write ? 2 : 1);
-}
-
 /* The pages from addr on that may be accessed and are elsewhere. */
 static void collect(struct transfer *t, unsigned long addr, unsigned long len, bool (*permitted)(pte_t, int))
 {
@@ -58,7 +51,7 @@ static void collect(struct transfer *t, unsigned long addr, unsigned long len, b
 
 		size = min(PAGE_SIZE - offset_in_page(addr), len);
 		if (t->bytes + size > WIRE_COPY_MAX || !permitted(pte, is_write) ||
-		    held_here(pte_pfn(pte), 0))		/* then nobody else may write */
+		    ssi_held(pte_pfn(pte), false))		/* then nobody else may write */
 			break;
 		t->segment[t->count++] = (struct wire_segment){ pte_pfn(pte), offset_in_page(addr), size };
 		t->bytes += size;
@@ -255,7 +248,7 @@ static int read_snapshot(struct ssi_cpu *c, pte_t pte, unsigned long addr, unsig
 	unsigned long size = min(PAGE_SIZE - offset_in_page(addr), *len);
 	u8 *page;
 
-	if (!permitted(pte, 0) || held_here(pte_pfn(pte), 0))
+	if (!permitted(pte, 0) || ssi_held(pte_pfn(pte), false))
 		return -EAGAIN;
 	page = snapshot_of(c, pte_pfn(pte));
 	if (!page)
@@ -277,7 +270,7 @@ static int read_argument(const struct ssi_argument *a, pte_t pte, unsigned long 
 {
 	unsigned long from = offset_in_page(addr) - a->at.offset;
 
-	if (!permitted(pte, 0) || held_here(pte_pfn(pte), 0))
+	if (!permitted(pte, 0) || ssi_held(pte_pfn(pte), false))
 		return -EAGAIN;
 	*len = min(a->at.length - from, *len);
 	return op((unsigned long)a->bytes + from, *len, arg);
@@ -361,7 +354,7 @@ bool ssi_copy_page_there(unsigned long to, unsigned long from)
 		.flags = WIRE_COPY_PAGE, .count = 2, .segment = { { from, 0, PAGE_SIZE }, { to, 0, PAGE_SIZE } },
 	};
 
-	if (!ssi_rights || held_here(from, 0))
+	if (!ssi_rights || ssi_held(from, false))
 		return false;
 	preempt_disable();		/* the channel is this CPU's */
 	forget();
