@@ -85,6 +85,8 @@ static const char *check_map(const struct wire_map *map)
 		return "RUN that wants what is not one mapped page";
 	if (map->prot & WIRE_MAP_AHEAD && (map->prot & WIRE_MAP_WANTED || map->prot == WIRE_MAP_AHEAD))
 		return "RUN that looks ahead for what it wants at once or does not map";
+	if (map->prot & WIRE_MAP_AHEAD && map->pages > WIRE_AHEAD_MAX)
+		return "RUN that looks too far ahead";
 	if (map->prot == 0 && map->pfn != 0)
 		return "RUN that removes a mapping and names a frame";
 	if (map->prot == 0 && map->pages == WIRE_MAP_ALL_PAGES)
@@ -199,7 +201,7 @@ static const char *check_event(const struct wire_hdr *hdr)
 	const struct wire_event *m = (const void *)hdr;
 	const char *why;
 
-	if (m->flags & ~(__u32)WIRE_RUN_FP)
+	if (m->flags & ~(__u32)(WIRE_RUN_FP | WIRE_EVENT_ASKING))
 		return "EVENT with unknown flags";
 	if (m->signal > SIGNAL_MAX)
 		return "EVENT with an impossible signal";

@@ -117,6 +117,7 @@ struct wire_map {
 #define WIRE_MAP_WANTED		8u
 /* Pages that it will most likely use: the node asks for their frames, and nobody waits for them. */
 #define WIRE_MAP_AHEAD		16u
+#define WIRE_AHEAD_MAX		512u	/* pages in one of these */
 /* A removal may be as long as the address space. */
 #define WIRE_MAP_ALL_PAGES	0xffffffffu
 
@@ -188,7 +189,7 @@ struct wire_event {
 	__le64 mm;
 	__le32 signal;
 	__le32 code;		/* si_code */
-	__le16 flags;		/* WIRE_RUN_FP: fp_length bytes follow; not after WIRE_RUN_LOADED */
+	__le16 flags;		/* WIRE_RUN_FP: fp_length bytes follow; not after WIRE_RUN_LOADED. WIRE_EVENT_ASKING */
 	__le16 refused;		/* COPYs that were not to be answered, 1 << number since the last answer: the RUN was not begun */
 	__le16 area;		/* on the kernel host: 1 + number of the stub's control area; else 0 */
 	__le16 fp_length;
@@ -200,6 +201,9 @@ struct wire_event {
 	__le64 gp[WIRE_GP_COUNT];
 	/* __u8 fp[fp_length]; __u8 bytes[argument.length], padded to a multiple of 8 */
 };
+
+/* Not all that the node has asked for, for this mm, has come. */
+#define WIRE_EVENT_ASKING	4u
 
 enum wire_copy_flags { WIRE_COPY_WRITE = 1, WIRE_COPY_PAGE = 2, WIRE_COPY_UNANSWERED = 4 };
 

@@ -302,7 +302,9 @@ static unsigned urgent_maps(const struct wire_run *msg)
 
 	while (n && !(maps[n - 1].prot & WIRE_MAP_WANTED))
 		n--;
-	return n ? n : msg->map_count;
+	for (n = n ? n : msg->map_count; n && maps[n - 1].prot & WIRE_MAP_AHEAD; n--)
+		;
+	return n;
 }
 
 /* Up to there; 0 or -errno. */
@@ -647,6 +649,8 @@ static int send_event(struct run *r, struct wire_event *event, const void *fp, u
 	event->area = r->mm && !r->executor->machine->config.layout.self ? r->mm->area_number + 1 : 0;
 	event->fp_length = fp_length;
 	event->refused = take_refused(r->executor);
+	if (r->executor->machine->config.layout.self && r->mm && pager_is_asking(r->executor->machine, r->mm))
+		event->flags |= WIRE_EVENT_ASKING;
 	event->flags = fp_length ? WIRE_RUN_FP : 0;
 	return link_send(r->executor->link, iov, count);
 }

@@ -112,7 +112,7 @@ void host_conclude(struct host *h, enum verdict_rank rank, int status, bool clea
 	va_start(args, format);
 	vsnprintf(v->reason, sizeof(v->reason), format, args);
 	va_end(args);
-	if (rank == VERDICT_FINAL)
+	if (rank == VERDICT_FINAL || h->deferrals)	/* nobody has had anything better to say by then */
 		end(h);
 	else
 		arm(h->judge, VERDICT_MS);

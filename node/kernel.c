@@ -32,6 +32,7 @@
 #define INHERIT_MAX	(2 * WIRE_CPUS_MAX + WIRE_NODES_MAX + 5)
 #define STDIO_FIRST	10
 #define NET_FD		13
+#define PF_EXITING	4	/* of the flags in /proc/PID/stat */
 #define ARGUMENT_SIZE	640	/* of one argument made here; numa= is the longest */
 
 _Static_assert(WIRE_CPUS_MAX == SSI_CPUS_MAX && WIRE_NODES_MAX == SSI_NODES_MAX, "one machine");
@@ -365,7 +366,7 @@ int kernel_start(struct kernel *kernel, const struct options *options, const str
 	struct ssi_boot boot = {
 		.magic = SSI_BOOT_MAGIC, .version = SSI_BOOT_VERSION,
 		.node_count = layout->nodes, .cpu_count = layout->cpus,
-		.start_us = options->start_ms * 1000,
+		.start_us = options->start_ms * 1000, .start_follows_calls = options->start_follows_calls,
 	};
 	const char *what = "cannot prepare the kernel's channels";
 	int ret;
@@ -396,22 +397,20 @@ out:
 
 bool kernel_is_ending(const struct kernel *kernel)
 {
-	char path[32], line[128], *state = NULL;
-	ssize_t n;
-	int fd;
+	char path[32], line[256] = "";
+	const char *name_end;
+	unsigned flags;
+	FILE *file;
 
 	if (!kernel->pid)
 		return false;
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)kernel->pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
-	if (fd >= 0)
-		close(fd);
-	if (n > 0) {
-		line[n] = 0;
-		state = strrchr(line, ')');	/* ends its name */
-	}
-	return state && (state[2] == 'Z' || state[2] == 'X');
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	name_end = fgets(line, sizeof(line), file) ? strrchr(line, ')') : NULL;
+	fclose(file);
+	return name_end && sscanf(name_end, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && flags & PF_EXITING;
 }
 
 int kernel_reap(struct kernel *kernel)

@@ -26,7 +26,7 @@ struct kernel_channels {
 int kernel_start(struct kernel *kernel, const struct options *options, const struct layout *layout,
 		 struct machine *machine, struct kernel_channels *channels, char *err, size_t err_size);
 
-/* It has begun to end: its first thread has, and the memory of a large one takes a while to be given back. */
+/* It has begun to end: its first thread has; the memory of a large one takes a while to be given back. */
 bool kernel_is_ending(const struct kernel *kernel);
 
 /* Wait for its end (at once when pidfd is readable).  The wait status. */

@@ -43,6 +43,7 @@ struct stub_fresh {
 struct mm {
 	struct mm *next;		/* machine.mms chain, or machine.reap list; owner's lock */
 	uint64_t id;
+	uint64_t asked_end;		/* behind the number of the newest GET for it; atomic */
 	atomic_uint references;
 	pid_t pid;
 	int uffd;
@@ -186,14 +187,16 @@ unsigned stream_advance(struct stream *s, uint64_t address, unsigned most);
  * Map what is held already, ask for the rest without waiting; it is mapped when it comes.  mm NULL: the kernel; else
  * mm.lock is held.  Returns how many of the pages there was room for.
  */
-unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead *pages, unsigned count);
+unsigned pager_ahead(struct machine *m, struct mm *mm, const struct ahead *pages, unsigned count);
 
 /* 0: mapped, go on; 1: the slot is resumed (or the kernel woken) as soon as the frame is here; -errno. */
 int pager_fault(struct machine *m, struct waiter *w);
 /* The frames of those maps that are wanted will be needed at once: ask for them.  The mm.lock of an mm that is to map them held. */
-void pager_want(struct machine *m, const struct wire_map *maps, unsigned count);
+void pager_want(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count);
+/* Has something that was asked for, for that mm, not come yet?  What is asked for meanwhile may be left out. */
+bool pager_is_asking(const struct machine *m, const struct mm *mm);
 /* Likewise those that are to be asked for ahead; they are mapped as they come. */
-void pager_bring(struct machine *m, const struct mm *mm, const struct wire_map *maps, unsigned count);
+void pager_bring(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count);
 /* Has it been mapped, with the rights it wants?  Most likely at least: or it will fault. */
 bool pager_is_mapped(struct machine *m, const struct waiter *w);
 /* 0: mapped, or the mapping has gone; 1: the rights are not here. */

@@ -432,7 +432,7 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 	int ret = 0;
 
 	if (mm->revoked <= epoch) {		/* frames travel while mappings are made for them */
-		pager_want(m, maps, count);
+		pager_want(m, mm, maps, count);
 		pager_bring(m, mm, maps, count);
 	}
 	own_service(mm);

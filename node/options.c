@@ -15,7 +15,7 @@
 #include "options.h"
 
 #define START_VARIABLE	"PANGEA_START"
-#define START_MS	5		/* in user mode: about what moving costs, with all that is fetched after it */
+#define START_DEFAULT	"5+"	/* in user mode: about what moving costs, with all that is fetched after it */
 #define START_MS_MAX	1000000u
 
 static const char usage_all[] =
@@ -239,17 +239,16 @@ static int check_given(const struct options *o)
 static int take_start(struct options *o)
 {
 	const char *text = getenv(START_VARIABLE);
-	char *end;
-	long value = START_MS;
+	char *end = NULL;
+	long value;
 
-	if (text && strcmp(text, "off")) {
-		value = strtol(text, &end, 10);
-		if (!isdigit((unsigned char)text[0]) || *end || value > (long)START_MS_MAX)
-			return wrong(START_VARIABLE "=%s in the environment: must be off, or milliseconds up to %u", text,
-				     START_MS_MAX);
-	} else if (text) {
-		value = 0;
-	}
+	if (!text)
+		text = START_DEFAULT;
+	value = strcmp(text, "off") ? strtol(text, &end, 10) : 0;
+	o->start_follows_calls = end && *end == '+';
+	if (end && (!isdigit((unsigned char)text[0]) || end[o->start_follows_calls] || value > (long)START_MS_MAX))
+		return wrong(START_VARIABLE "=%s in the environment: must be off, or milliseconds up to %u, which may end in +", text,
+			     START_MS_MAX);
 	o->start_ms = (unsigned)value;
 	return 0;
 }

@@ -18,6 +18,7 @@ struct options {
 	const char *control;		/* path of the UNIX socket */
 	const char *kernel, *stub;	/* programs */
 	unsigned start_ms;		/* how long programs of other nodes' CPUs run on the kernel host first */
+	bool start_follows_calls;	/* and longer, while they make many system calls */
 	const char *log;
 	char name[64];			/* for people */
 	uint8_t key[CONTROL_KEY_SIZE];	/* of the machine, from the environment */

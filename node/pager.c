@@ -509,6 +509,18 @@ static void op_install(void *ctx, uint64_t pfn, enum dsm_state state, enum dsm_p
 		combine_install(ctx, pfn, page);
 }
 
+/* Since then, for that mm.  frames_lock held. */
+static void note_asked(const struct machine *m, struct mm *mm, uint64_t before)
+{
+	if (mm && m->asked_end != before)
+		__atomic_store_n(&mm->asked_end, m->asked_end, __ATOMIC_RELAXED);
+}
+
+bool pager_is_asking(const struct machine *m, const struct mm *mm)
+{
+	return __atomic_load_n(&m->asked_first, __ATOMIC_RELAXED) < __atomic_load_n(&mm->asked_end, __ATOMIC_RELAXED);
+}
+
 /* A GET for it was under way if it came from another node. */
 static void answered(struct machine *m, uint64_t pfn)
 {
@@ -522,7 +534,7 @@ static void answered(struct machine *m, uint64_t pfn)
 		break;
 	}
 	while (m->asked_first < m->asked_end && m->asked[m->asked_first % ASKED_MAX].pfn == ASKED_ANSWERED)
-		m->asked_first++;
+		__atomic_store_n(&m->asked_first, m->asked_first + 1, __ATOMIC_RELAXED);
 	pthread_cond_broadcast(&m->asked_less);
 }
 
@@ -644,11 +656,12 @@ int pager_map(struct machine *m, struct waiter *w)
 static int acquire(struct machine *m, struct waiter *w)
 {
 	struct waiter **bucket = pending_bucket(m, w->pfn);
-	uint64_t now = now_ns(), asks;
+	uint64_t now = now_ns(), asks, end;
 	int ret;
 
 	frames_lock(m);
 	asks = m->asks;
+	end = m->asked_end;
 	/* queued first: the core may call op_ready() from within */
 	w->next = *bucket;
 	*bucket = w;
@@ -656,6 +669,7 @@ static int acquire(struct machine *m, struct waiter *w)
 	if (ret > 0 && !w->since)
 		w->since = now;
 	__atomic_store_n(&w->asked, m->asks != asks, __ATOMIC_RELAXED);
+	note_asked(m, w->mm, end);
 	if (ret <= 0)
 		*bucket = w->next;
 	frames_unlock(m);
@@ -894,12 +908,13 @@ static bool held_likewise(const struct machine *m, const struct ahead *a, const 
 	       dsm_state(m->dsm, b->pfn) == state;
 }
 
-unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead *pages, unsigned count)
+unsigned pager_ahead(struct machine *m, struct mm *mm, const struct ahead *pages, unsigned count)
 {
-	uint64_t now = now_ns();
+	uint64_t now = now_ns(), end;
 	unsigned i, n;
 
 	frames_lock(m);
+	end = m->asked_end;
 	combine_begin(m, now);
 	for (i = 0; i < count; i += n) {
 		const struct ahead *a = &pages[i];
@@ -914,49 +929,65 @@ unsigned pager_ahead(struct machine *m, const struct mm *mm, const struct ahead 
 			n++;
 		map_frames(m, mm, a->address, a->pfn, n, state);
 	}
+	note_asked(m, mm, end);
 	combine_end(m);
 	frames_unlock(m);
 	return i;
 }
 
-void pager_want(struct machine *m, const struct wire_map *maps, unsigned count)
+static bool any_map_says(const struct wire_map *maps, unsigned count, uint32_t what)
 {
-	bool any = false;
-
 	for (unsigned i = 0; i < count; i++)
-		any |= maps[i].prot & WIRE_MAP_WANTED;
-	if (!any)
+		if (maps[i].prot & what)
+			return true;
+	return false;
+}
+
+void pager_want(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count)
+{
+	uint64_t end;
+
+	if (!any_map_says(maps, count, WIRE_MAP_WANTED))
 		return;
 	frames_lock(m);
+	end = m->asked_end;
 	m->gathering = true;
 	for (unsigned i = 0; i < count; i++)
 		if (maps[i].prot & WIRE_MAP_WANTED && may_ask(m))
 			/* an error is seen by who needs it */
 			dsm_acquire(m->dsm, maps[i].pfn, mapping_state(maps[i].prot), now_ns());
+	note_asked(m, mm, end);
 	peers_send_gathered(m);
 	frames_unlock(m);
 }
 
-void pager_bring(struct machine *m, const struct mm *mm, const struct wire_map *maps, unsigned count)
+/* Those of one map; false: there is no room for more. */
+static bool bring(struct machine *m, struct mm *mm, const struct wire_map *map)
 {
-	uint64_t now = now_ns();
+	uint64_t now = now_ns(), end;
+	bool room = true;
 
 	frames_lock(m);
+	end = m->asked_end;
 	combine_begin(m, now);
-	for (unsigned i = 0; i < count; i++) {
-		const struct wire_map *map = &maps[i];
+	for (uint32_t n = 0; n < map->pages && room; n++) {
+		const struct ahead a = { map->addr + (uint64_t)n * NODE_PAGE_SIZE, map->pfn + n, mapping_state(map->prot) };
 
-		if (!(map->prot & WIRE_MAP_AHEAD) || map->pfn + map->pages > m->config.layout.frames)
-			continue;
-		for (uint32_t n = 0; n < map->pages; n++) {
-			const struct ahead a = { map->addr + n * NODE_PAGE_SIZE, map->pfn + n, mapping_state(map->prot) };
-
-			if (dsm_state(m->dsm, a.pfn) < a.want)
-				ask_ahead(m, mm, &a, now);
-		}
+		room = dsm_state(m->dsm, a.pfn) >= a.want || ask_ahead(m, mm, &a, now);
 	}
+	note_asked(m, mm, end);
 	combine_end(m);
 	frames_unlock(m);
+	return room;
+}
+
+void pager_bring(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count)
+{
+	bool room = true;
+
+	for (unsigned i = 0; i < count && room; i++)
+		if (maps[i].prot & WIRE_MAP_AHEAD && maps[i].pfn + maps[i].pages <= m->config.layout.frames)
+			room = bring(m, mm, &maps[i]);
 }
 
 void pager_expect(struct machine *m, const struct waiter *w)

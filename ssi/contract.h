@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 #define SSI_BOOT_MAGIC		0x49535350u
-#define SSI_BOOT_VERSION	7
+#define SSI_BOOT_VERSION	8
 #define SSI_NODES_MAX		16
 #define SSI_CPUS_MAX		64
 
@@ -46,7 +46,7 @@ struct ssi_boot {
 	__s32 cpu_fd[SSI_CPUS_MAX];	/* cpu channels (net/wire.h) */
 	__s32 start_fd[SSI_CPUS_MAX];	/* of CPUs of other nodes, to the kernel host; -1: there is none */
 	__u32 start_us;		/* how long their programs run there first */
-	__u32 reserved;
+	__u32 start_follows_calls;	/* and longer, while they make many system calls */
 };
 
 /* Sent once by the kernel over pager_fd, the userfaultfd attached (SCM_RIGHTS); answered by one byte. */

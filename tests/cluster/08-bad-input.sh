@@ -170,6 +170,7 @@ programs() {
 	PANGEA_DAEMON=/bin/false refused 125 'node' run true
 	PANGEA_STUB=/bin/true refused 125 'stub' run true
 	PANGEA_START=soon refused 125 'PANGEA_START=soon.*milliseconds' run true
+	PANGEA_START=5++ refused 125 'PANGEA_START=5\+\+.*milliseconds' run true
 	PANGEA_START=-1 refused 125 'PANGEA_START=-1.*milliseconds' run true
 	mkdir -p "$WORK/alone"
 	cp "$PANGEA" "$WORK/alone/"

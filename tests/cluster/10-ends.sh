@@ -66,7 +66,7 @@ kernel_dies() {
 	[ "${pid:-0}" -gt 1 ] || fatal "status does not tell the kernel's process"
 	start=$(_now_ms)
 	kill -KILL "$pid"
-	ended_within "$start" 2000 125
+	ended_within "$start" 4000 125
 	cp "$WORK/machine.err" "$WORK/err"
 	one_line '^pangea: .*kernel'
 	rm -rf "$XDG_RUNTIME_DIR/pangea"

@@ -79,8 +79,26 @@ forever() { PANGEA_START=1000000 of_node_0 -ge 80 2 "taskset -c 1 bash -c '$loop
 # Two threads at a time are more than there is room for.
 threads() { PANGEA_START=1000000 of_node_0 -le 20 3 "OMP_NUM_THREADS=2 taskset -c 1,2 $BUILD/tests/bench/omp reduction"; }
 
+# Calls that come more often than messages could.
+calls='taskset -c 1 dd if=/dev/zero of=/dev/null bs=1 count=50000 status=none'
+
+busy() {
+	local stays goes
+
+	PANGEA_START=100+ begin_machine 2
+	tell "taskset -c 1 bash -c '$loop; $loop; date'"	# from there, so that it is known how long a message takes
+	stays=$(share "$calls") || fatal "$stays"
+	machine_wait
+	PANGEA_START=20 begin_machine 2
+	goes=$(share "$calls") || fatal "$goes"
+	machine_wait
+	[ "$stays" -ge 80 ] || fatal "node 0 has $stays % of the user time of: $calls"
+	[ "$goes" -le 20 ] || fatal "node 0 has $goes % of the user time of: PANGEA_START=20 $calls"
+}
+
 check "short programs stay on the kernel host" short
 check "long ones move to their CPU's node" long
 check "unless they are to start for longer" forever
 check "but threads do" threads
+check "who makes many calls stays" busy
 check "nothing is left" nothing_kept

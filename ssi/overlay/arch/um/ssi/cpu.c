@@ -465,7 +465,7 @@ static void leave_start(struct ssi_mm *sm, unsigned int node)
 {
 	if (node != ssi_cpu_node(raw_smp_processor_id()) && atomic_read(&current->mm->mm_users) > 1)
 		ssi_fp_sync();
-	ssi_start_leave(sm);
+	ssi_start_leave(sm, ssi_cpus[raw_smp_processor_id()].msg.event.signal == SIGSYS);
 }
 
 /* One stay in user mode. */
@@ -505,7 +505,7 @@ static void run_user(struct uml_pt_regs *regs, struct trail *t)
 	c->in_user = 0;
 	regs->is_user = 1;
 	ssi_channel_end(c);
-	ssi_mm_leave(sm, node);
+	ssi_mm_leave(sm, node, node && c->msg.event.flags & WIRE_EVENT_ASKING);
 	leave_start(sm, node);
 	signal = c->msg.event.signal;
 	info.si_signo = signal;

@@ -11,6 +11,10 @@
  * the mm first; so with several CPUs on a node and several users of the mm, it is removed by a REVOKE, or, on the
  * kernel host, by the kernel itself (map.c).  All nodes that need a REVOKE get it at once.
  *
+ * Nor may it wait while the node still asks for frames, ahead of what user code has used: the kernel host may get its request
+ * only when the frame has another use there, the kernel's own maybe, which the others may not have.  A REVOKE is
+ * acknowledged when all that was asked for has come.
+ *
  * Races, and what excludes them:
  *   - an entry is read for a RUN while it is being taken away.  The reader holds ssi_mm.lock and counts
  *     itself as running before it looks; the taker clears the entry first and then takes the lock.  So
@@ -34,7 +38,9 @@
 #define FILE_PAGES	512UL			/* likewise, of a file, as many as one page table holds: they often lie in a row */
 #define AHEAD_PAGES	256UL			/* at a time */
 #define AHEAD_AFTER	2			/* faults in sequence */
-#define ALONG_PAGES	1024UL			/* memory of a task that has no more goes along with it */
+#define ALONG_PAGES	2048UL			/* of a small task's memory go along with it; on a bulk channel, which others use */
+#define SMALL_PAGES	8192UL			/* has such a task at most */
+#define ALONG_LOOKS	8192UL			/* at entries, with interrupts off, for a RUN */
 #define ALONE_AFTER	(HZ / 20)
 #define GIVE_PAGES	(AROUND_PAGES + AHEAD_PAGES)
 #define GIVE_DOUBLINGS	4U			/* of that, for a sequence of faults */
@@ -60,20 +66,35 @@ int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm)
 	return 0;
 }
 
+/* What the nodes have asked for has come when they have answered. */
+static void end_asking(struct ssi_mm *sm, unsigned long nodes)
+{
+	unsigned long flags;
+
+	if (!nodes)
+		return;
+	local_irq_save(flags);
+	ssi_node_revoke_begin(nodes, sm->id, 0, TASK_SIZE);
+	ssi_node_revoke_end(nodes);
+	local_irq_restore(flags);
+}
+
 /* Nobody runs user code in it any more, nor will; but somebody may be unmapping. */
 static void free_stubs(struct ssi_mm *sm)
 {
-	unsigned long flags, nodes = 0;
+	unsigned long flags, nodes = 0, asking = 0;
 	unsigned int node;
 
 	raw_spin_lock_irqsave(&sm->lock, flags);
 	for (node = 0; node < ssi_boot.node_count; node++) {
 		nodes |= sm->node[node].present ? BIT(node) : 0;
+		asking |= sm->node[node].present && sm->node[node].asks ? BIT(node) : 0;
 		sm->node[node].present = false;
 		sm->node[node].pending_count = 0;
 	}
 	WRITE_ONCE(sm->area, 0);
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
+	end_asking(sm, asking);
 	for_each_set_bit(node, &nodes, SSI_NODES_MAX)
 		ssi_node_free_mm(node, sm->id);
 }
@@ -172,7 +193,7 @@ static unsigned long take_from(struct ssi_mm *sm, struct mm_struct *mm, unsigned
 		struct ssi_mm_node *n = &sm->node[node];
 
 		raw_spin_lock(&sm->lock);
-		if (n->present && (may_wait(mm, n, node) || (!node && !n->running)))
+		if (n->present && !n->asks && (may_wait(mm, n, node) || (!node && !n->running)))
 			add_pending(n, start, end);
 		else if (n->present)
 			nodes |= BIT(node);
@@ -352,25 +373,27 @@ static unsigned int give_along(struct ssi_mm *sm, struct mm_struct *mm, unsigned
 			       unsigned int count)
 {
 	struct wire_map *last = NULL;
-	unsigned long at = sm->along;
+	unsigned long at = sm->along, looks = ALONG_LOOKS;
 	pte_t *pte = NULL, entry;
 
-	while (at < TASK_SIZE) {
+	while (at < TASK_SIZE && sm->along_left && looks) {
 		u32 prot;
 
 		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
 		if (!pte)
 			continue;
+		looks--;
 		entry = READ_ONCE(*pte);
 		prot = ssi_rights_of(entry) | WIRE_MAP_AHEAD;
 		if (prot & SSI_PROT_W && PageAnon(pte_page(entry)) && ssi_held(pte_pfn(entry), true)) {
-			if (last && extends(last, at, pte_pfn(entry), prot))
+			if (last && last->pages < WIRE_AHEAD_MAX && extends(last, at, pte_pfn(entry), prot))
 				last->pages++;
 			else if (count == WIRE_MAPS_MAX)
 				break;
 			else
 				*(last = &maps[count++]) = (struct wire_map){ at, pte_pfn(entry), 1, prot };
 			ssi_frames_given(node, pte_pfn(entry), 1);
+			sm->along_left--;
 		}
 		at += PAGE_SIZE;
 	}
@@ -378,9 +401,9 @@ static unsigned int give_along(struct ssi_mm *sm, struct mm_struct *mm, unsigned
 	return count;
 }
 
-static bool goes_along(struct mm_struct *mm)
+static bool is_small(struct mm_struct *mm)
 {
-	return atomic_read(&mm->mm_users) == 1 && get_mm_counter(mm, MM_ANONPAGES) <= ALONG_PAGES;
+	return atomic_read(&mm->mm_users) == 1 && get_mm_counter(mm, MM_ANONPAGES) <= SMALL_PAGES;
 }
 
 static void make_young(struct mm_struct *mm, unsigned long page)
@@ -506,21 +529,27 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 		count = give_around(current->mm, node, fault, maps, count);
 	if (hot)
 		count = give_warm(current->mm, node, hot, maps, count);
-	if (hot)
-		sm->along = node && goes_along(current->mm) ? 0 : TASK_SIZE;
+	if (hot) {
+		sm->along = 0;
+		sm->along_left = node && is_small(current->mm) ? ALONG_PAGES : 0;
+	}
 	if (node)
 		count = give_along(sm, current->mm, node, maps, count);
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	return count;
 }
 
-void ssi_mm_leave(struct ssi_mm *sm, unsigned int node)
+void ssi_mm_leave(struct ssi_mm *sm, unsigned int node, bool asks)
 {
+	struct ssi_mm_node *n = &sm->node[node];
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&sm->lock, flags);
-	sm->node[node].running--;
-	sm->node[node].left = jiffies;
+	n->running--;
+	n->left = jiffies;
+	/* of several threads the one whose answer comes last need not have given it last */
+	if (asks || has_one_cpu(node) || atomic_read(&current->mm->mm_users) == 1)
+		n->asks = asks;
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 }
 

@@ -348,9 +348,11 @@ void ssi_start_fork(struct ssi_mm *child);
 bool ssi_is_starting(const struct mm_struct *mm);
 /* Where the current task runs user code, and so has its memory. */
 unsigned int ssi_user_node(void);
-/* Around a stay of the current task in user mode; enter returns on which node. */
+/* Around a stay of the current task in user mode; enter returns on which node, and leave is told if a system call ended it. */
 unsigned int ssi_start_enter(struct ssi_mm *sm);
-void ssi_start_leave(struct ssi_mm *sm);
+void ssi_start_leave(struct ssi_mm *sm, bool called);
+/* That node has answered after so long. */
+void ssi_start_round_trip(unsigned int node, long long ns);
 /* Must the stay that is under way end, because it takes longer than a start? */
 bool ssi_start_is_over(void);
 
@@ -413,6 +415,7 @@ struct ssi_range { unsigned long start, end; };
 struct ssi_mm_node {
 	unsigned int running;	/* CPUs whose user half may be executing it there */
 	bool present;		/* it may have a stub there */
+	bool asks;		/* the node may have asked for frames for it that have not come */
 	unsigned long left;	/* jiffies when its user half last stopped there */
 	unsigned int pending_count;
 	struct ssi_range pending[SSI_PENDING_MAX];	/* to be removed before user code runs there again */
@@ -479,8 +482,9 @@ struct ssi_mm {
 	struct ssi_block block;
 	unsigned long gates;	/* where they are mapped; 0: nowhere */
 	bool starting, start_busy;	/* start.c; somebody uses the slot for that */
-	long long start_left;	/* ns */
-	unsigned long along;	/* where to go on with what goes to the task's node with it; TASK_SIZE: nothing is left */
+	long long start_left, start_age, start_ran;	/* ns: of this time; in all before; of some times, lately */
+	unsigned int start_calls;	/* in start_ran */
+	unsigned long along, along_left;	/* where to go on with what goes to the task's node with it, and so many pages */
 	unsigned int area;	/* 1 + number of its stub's control area on the kernel host; 0: not known yet */
 	raw_spinlock_t lock;	/* all of node[]; held while the kernel uses the stub of area, and when that is given up */
 	struct ssi_mm_node node[];
@@ -520,7 +524,8 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 bool ssi_may_access(unsigned long address, bool write);
 /* Does a stub of the kernel host show that page of the current task, as far as the kernel knows? */
 bool ssi_is_given(unsigned long address);
-void ssi_mm_leave(struct ssi_mm *sm, unsigned int node);
+/* asks: the node has asked for frames that have not come. */
+void ssi_mm_leave(struct ssi_mm *sm, unsigned int node, bool asks);
 
 /* PROT_READ, PROT_WRITE, PROT_EXEC of struct wire_map */
 enum { SSI_PROT_R = 1, SSI_PROT_W = 2, SSI_PROT_X = 4 };

@@ -11,17 +11,28 @@
  * tail (Harchol-Balter and Downey, "Exploiting process lifetime distributions for dynamic load balancing", ACM TOCS
  * 15(3), 1997).  It costs the kernel host's CPUs less than to serve these calls and faults over the network.
  *
+ * Nor does one move that makes system calls so often that it would wait for their answers, there, longer than it would run:
+ * a shell script, a compiler that reads its files where a message takes a millisecond.  So it stays for as long again, as often
+ * as calls come closer together than a round trip takes.  That is measured by the clock: where many programs start on one
+ * CPU of this host, the calls of each come less often, and it goes.  Who has stayed so has memory here, which would have to be fetched: it goes when
+ * it has run for as long as that would take.  But nobody stays who needs a good part of this host's memory.
+ *
  * A child of fork() starts here if its parent's memory is here.  What runs on a CPU of the kernel host first starts there for
  * as long.  A stub has one thread for what starts on other nodes' CPUs: where two threads of a process would need it at the
  * same time, it has started.
  */
 #include <linux/hrtimer.h>
 #include <linux/init.h>
+#include <linux/mm.h>
 #include <linux/sched.h>
 #include <asm/mmu_context.h>
 #include <os.h>
 #include <ssi.h>
 #include "ssi_internal.h"
+
+#define MEAN_OF		16	/* times that a program stays for as long again */
+#define MEMORY_SHARE	4	/* of the kernel host's, at most */
+#define MOVED_AT_ONCE	16	/* pages of a task that has moved, in a round trip; about */
 
 /* Of a CPU. */
 struct start {
@@ -31,16 +42,48 @@ struct start {
 };
 
 static struct start starts[SSI_CPUS_MAX];
+static long long round_trips[SSI_NODES_MAX];	/* ns; 0: not known yet */
 
 bool ssi_start_possible(unsigned int cpu)
 {
 	return ssi_cpu_node(cpu) && ssi_boot.start_fd[cpu] >= 0;
 }
 
+/* The shortest one, as others had more to do; but a network that becomes slower is to be noticed soon, too. */
+void ssi_start_round_trip(unsigned int node, long long ns)
+{
+	long long known = READ_ONCE(round_trips[node]);
+
+	WRITE_ONCE(round_trips[node], known && ns > known ? known + min(ns - known, known) / 8 : ns);
+}
+
 static void begin(struct ssi_mm *sm)
 {
 	sm->start_left = ssi_boot.start_us * NSEC_PER_USEC;
+	sm->start_age = sm->start_ran = sm->start_calls = 0;
 	sm->starting = true;
+}
+
+/*
+ * It has run for as long as it had: does it for as long again?  Its calls are those of some such times, as a compiler thinks
+ * in between.  And who has stayed for them goes only when what it has run so far is worth its memory's move.
+ */
+static bool stays(struct ssi_mm *sm, struct mm_struct *mm)
+{
+	long long ns = ssi_boot.start_us * NSEC_PER_USEC, pages = get_mm_counter(mm, MM_ANONPAGES);
+	long long round_trip = READ_ONCE(round_trips[ssi_cpu_node(raw_smp_processor_id())]);
+	bool again = sm->start_age;
+
+	sm->start_age += ns;
+	sm->start_ran += ns;
+	if (!ssi_boot.start_follows_calls || pages > node_present_pages(0) / MEMORY_SHARE)
+		return false;
+	if (sm->start_calls * round_trip <= sm->start_ran && !(again && pages * round_trip / MOVED_AT_ONCE > sm->start_age))
+		return false;
+	sm->start_ran -= sm->start_ran / MEAN_OF;
+	sm->start_calls -= DIV_ROUND_UP(sm->start_calls, MEAN_OF);
+	sm->start_left = ns;
+	return true;
 }
 
 void ssi_start_exec(struct ssi_mm *sm)
@@ -91,7 +134,7 @@ unsigned int ssi_start_enter(struct ssi_mm *sm)
 	if (!READ_ONCE(sm->starting))
 		return ssi_cpu_node(raw_smp_processor_id());
 	s->guest = ssi_is_starting(current->mm);
-	if (sm->start_left <= 0 || (s->guest && cmpxchg(&sm->start_busy, false, true))) {
+	if ((sm->start_left <= 0 && !(s->guest && stays(sm, current->mm))) || (s->guest && cmpxchg(&sm->start_busy, false, true))) {
 		s->guest = false;
 		WRITE_ONCE(sm->starting, false);
 		return ssi_cpu_node(raw_smp_processor_id());
@@ -102,12 +145,13 @@ unsigned int ssi_start_enter(struct ssi_mm *sm)
 	return s->guest ? 0 : ssi_cpu_node(raw_smp_processor_id());
 }
 
-void ssi_start_leave(struct ssi_mm *sm)
+void ssi_start_leave(struct ssi_mm *sm, bool called)
 {
 	struct start *s = &starts[raw_smp_processor_id()];
 
 	if (!s->until)
 		return;
+	sm->start_calls += called;
 	sm->start_left = s->until - os_nsecs();
 	s->until = 0;
 	if (s->guest)

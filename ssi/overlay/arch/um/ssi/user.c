@@ -22,6 +22,7 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <asm/ssi_user.h>
+#include <os.h>
 #include <ssi.h>
 #include <ssi_result.h>
 #include "ssi_internal.h"
@@ -152,10 +153,13 @@ static void receive(struct transfer *t)
 
 static void exchange(struct transfer *t)
 {
+	long long begun = os_nsecs();
+
 	ssi_channel_begin(t->cpu);
 	send(t);
 	receive(t);
 	ssi_channel_end(t->cpu);
+	ssi_start_round_trip(own_node(), os_nsecs() - begun);
 }
 
 /* The last of them is to be answered. */
