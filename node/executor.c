@@ -649,9 +649,9 @@ static int send_event(struct run *r, struct wire_event *event, const void *fp, u
 	event->area = r->mm && !r->executor->machine->config.layout.self ? r->mm->area_number + 1 : 0;
 	event->fp_length = fp_length;
 	event->refused = take_refused(r->executor);
+	event->flags = fp_length ? WIRE_RUN_FP : 0;
 	if (r->executor->machine->config.layout.self && r->mm && pager_is_asking(r->executor->machine, r->mm))
 		event->flags |= WIRE_EVENT_ASKING;
-	event->flags = fp_length ? WIRE_RUN_FP : 0;
 	return link_send(r->executor->link, iov, count);
 }
 

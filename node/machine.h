@@ -473,6 +473,8 @@ struct machine {
 	uint64_t discards;		/* under way */
 	struct asked asked[ASKED_MAX];	/* GETs to other nodes, in order, at their number % ASKED_MAX */
 	uint64_t asked_first, asked_end;	/* numbers; the first is under way, pfn ASKED_ANSWERED of others not */
+	bool receiving;			/* the core is told what a peer has sent */
+	uint64_t upgrades_end;		/* behind the newest GET that it has sent then; atomic */
 	uint64_t asks, asked_ns;	/* so far, numbered or not; from asking to answer, of those answered */
 	pthread_cond_t asked_less;
 	struct waits waits, kernel_waits;

@@ -518,7 +518,10 @@ static void note_asked(const struct machine *m, struct mm *mm, uint64_t before)
 
 bool pager_is_asking(const struct machine *m, const struct mm *mm)
 {
-	return __atomic_load_n(&m->asked_first, __ATOMIC_RELAXED) < __atomic_load_n(&mm->asked_end, __ATOMIC_RELAXED);
+	uint64_t first = __atomic_load_n(&m->asked_first, __ATOMIC_RELAXED);
+
+	return first < __atomic_load_n(&mm->asked_end, __ATOMIC_RELAXED) ||
+	       first < __atomic_load_n(&m->upgrades_end, __ATOMIC_RELAXED);
 }
 
 /* A GET for it was under way if it came from another node. */
@@ -572,17 +575,22 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 	m->asks += msg->type == DSM_GET;
 	if (msg->type == DSM_GET && m->asked_end - m->asked_first < ASKED_MAX)
 		m->asked[m->asked_end++ % ASKED_MAX] = (struct asked){ msg->pfn, combine_now(m) };
+	if (msg->type == DSM_GET && m->receiving)	/* more than was granted just now is wanted, by whomever */
+		__atomic_store_n(&m->upgrades_end, m->asked_end, __ATOMIC_RELAXED);
 	peers_send(m, to, msg);
 }
 
+/* Twice: the answer to one who wanted to read may be followed by the request of one who wants to write. */
 void pager_drain(struct machine *m)
 {
 	uint64_t last;
 
 	pthread_mutex_lock(&m->frames_lock);
-	last = m->asked_end;
-	while (m->asked_first < last && !m->stopping)
-		pthread_cond_wait(&m->asked_less, &m->frames_lock);
+	for (unsigned pass = 0; pass < 2; pass++) {
+		last = m->asked_end;
+		while (m->asked_first < last && !m->stopping)
+			pthread_cond_wait(&m->asked_less, &m->frames_lock);
+	}
 	pthread_mutex_unlock(&m->frames_lock);
 }
 
@@ -652,8 +660,8 @@ int pager_map(struct machine *m, struct waiter *w)
 	return ret;
 }
 
-/* 0: the rights are here; 1: they will come, the waiter is queued; -errno. */
-static int acquire(struct machine *m, struct waiter *w)
+/* For mm.  0: the rights are here; 1: they will come, the waiter is queued; -errno. */
+static int acquire(struct machine *m, struct waiter *w, struct mm *mm)
 {
 	struct waiter **bucket = pending_bucket(m, w->pfn);
 	uint64_t now = now_ns(), asks, end;
@@ -669,7 +677,7 @@ static int acquire(struct machine *m, struct waiter *w)
 	if (ret > 0 && !w->since)
 		w->since = now;
 	__atomic_store_n(&w->asked, m->asks != asks, __ATOMIC_RELAXED);
-	note_asked(m, w->mm, end);
+	note_asked(m, mm, end);
 	if (ret <= 0)
 		*bucket = w->next;
 	frames_unlock(m);
@@ -681,7 +689,7 @@ int pager_fault(struct machine *m, struct waiter *w)
 	int ret;
 
 	do {
-		ret = acquire(m, w);
+		ret = acquire(m, w, w->mm);
 		if (!ret)
 			ret = pager_map(m, w);
 		else
@@ -999,7 +1007,7 @@ void pager_expect(struct machine *m, const struct waiter *w)
 	*own = *w;
 	own->mm = NULL;
 	own->expected_in = w->mm->id;
-	if (acquire(m, own) <= 0)
+	if (acquire(m, own, w->mm) <= 0)
 		free(own);
 }
 

@@ -221,7 +221,9 @@ static int deliver_some(struct peers *p, unsigned peer, const struct wire_dsm *w
 			.page = wire->payload == WIRE_PAYLOAD_PAGE ? pages + i * WIRE_PAGE_SIZE : NULL,
 		};
 
+		m->receiving = true;
 		ret = dsm_receive(m->dsm, peer, &msg, now, why);
+		m->receiving = false;
 	}
 	if (bulk)
 		combine_end(m);

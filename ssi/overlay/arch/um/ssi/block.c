@@ -96,7 +96,7 @@ static bool has_policy(const struct vm_area_struct *vma)
 }
 
 /* Clean pages of files make room soon. */
-static bool has_room(int node)
+bool ssi_has_room(int node)
 {
 	unsigned long have = sum_zone_node_page_state(node, NR_FREE_PAGES) + node_page_state(NODE_DATA(node), NR_INACTIVE_FILE);
 
@@ -111,7 +111,7 @@ static struct folio *kernel_host_folio(const struct vm_area_struct *vma)
 {
 	gfp_t flags = (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN) & ~__GFP_RECLAIM;
 
-	if (!ssi_active || !ssi_cpu_node(raw_smp_processor_id()) || has_policy(vma) || !has_room(0))
+	if (!ssi_active || !ssi_cpu_node(raw_smp_processor_id()) || has_policy(vma) || !ssi_has_room(0))
 		return NULL;
 	return __folio_alloc_node(flags, 0, 0);
 }
@@ -216,7 +216,7 @@ unsigned long ssi_block_growth(unsigned long start, unsigned long stop)
 	unsigned long pages = (stop - start) >> PAGE_SHIFT;
 	bool yes;
 
-	if (pages > min(get_mm_counter(mm, MM_ANONPAGES) / SMALL_SHARE, GROWTH_MAX) || !has_room(memory_node()) ||
+	if (pages > min(get_mm_counter(mm, MM_ANONPAGES) / SMALL_SHARE, GROWTH_MAX) || !ssi_has_room(memory_node()) ||
 	    mmap_read_lock_killable(mm))
 		return 0;
 	yes = is_to_be_written(vma_lookup(mm, start));
@@ -353,7 +353,7 @@ void ssi_block_fault(unsigned long address, bool write)
 	unsigned long has = get_mm_counter(mm, MM_ANONPAGES), page = address & PAGE_MASK;
 	unsigned long pages = max(min(has / SMALL_SHARE, SMALL_MAX), min(has / LARGE_SHARE, LARGE_MAX));
 
-	if (pages < 2 || address >= TASK_SIZE || !has_room(memory_node()))
+	if (pages < 2 || address >= TASK_SIZE || !ssi_has_room(memory_node()))
 		return;
 	if (!is_empty(mm, page, page + PAGE_SIZE)) {
 		b->reads_written += write && shows_zeros(mm, page);

@@ -46,6 +46,7 @@
 #define GIVE_DOUBLINGS	4U			/* of that, for a sequence of faults */
 
 static atomic64_t next_id;
+static unsigned int entered[SSI_CPUS_MAX];	/* a CPU's: ssi_mm_node.enters with it, if nobody else was there */
 
 int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm)
 {
@@ -66,17 +67,13 @@ int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm)
 	return 0;
 }
 
-/* What the nodes have asked for has come when they have answered. */
+/* What the nodes have asked for has come when they have answered.  Under the lock: who finds no stub frees the memory. */
 static void end_asking(struct ssi_mm *sm, unsigned long nodes)
 {
-	unsigned long flags;
-
 	if (!nodes)
 		return;
-	local_irq_save(flags);
 	ssi_node_revoke_begin(nodes, sm->id, 0, TASK_SIZE);
 	ssi_node_revoke_end(nodes);
-	local_irq_restore(flags);
 }
 
 /* Nobody runs user code in it any more, nor will; but somebody may be unmapping. */
@@ -93,8 +90,8 @@ static void free_stubs(struct ssi_mm *sm)
 		sm->node[node].pending_count = 0;
 	}
 	WRITE_ONCE(sm->area, 0);
-	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	end_asking(sm, asking);
+	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	for_each_set_bit(node, &nodes, SSI_NODES_MAX)
 		ssi_node_free_mm(node, sm->id);
 }
@@ -183,8 +180,12 @@ static void settle(struct ssi_mm *sm, struct mm_struct *mm, bool try)
 	raw_spin_unlock(&sm->lock);
 }
 
-/* Where nothing of the mm runs it is pending; on the kernel host also where that may not be for long.  The other nodes. */
-static unsigned long take_from(struct ssi_mm *sm, struct mm_struct *mm, unsigned long start, unsigned long end)
+/*
+ * Where nothing of the mm runs it is pending; on the kernel host also where that may not be for long.  The other nodes; enters: of
+ * those where nothing runs, how often it has, by then.
+ */
+static unsigned long take_from(struct ssi_mm *sm, struct mm_struct *mm, unsigned long start, unsigned long end,
+			       unsigned int *enters)
 {
 	unsigned long nodes = 0;
 	unsigned int node;
@@ -197,14 +198,28 @@ static unsigned long take_from(struct ssi_mm *sm, struct mm_struct *mm, unsigned
 			add_pending(n, start, end);
 		else if (n->present)
 			nodes |= BIT(node);
+		enters[node] = n->running ? n->enters - 1 : n->enters;
 		raw_spin_unlock(&sm->lock);
 	}
 	return nodes;
 }
 
+/* They have answered: what they had asked for before has come. */
+static void have_answered(struct ssi_mm *sm, unsigned long nodes, const unsigned int *enters)
+{
+	unsigned int node;
+
+	raw_spin_lock(&sm->lock);
+	for_each_set_bit(node, &nodes, SSI_NODES_MAX)
+		if (sm->node[node].enters == enters[node])
+			sm->node[node].asks = false;
+	raw_spin_unlock(&sm->lock);
+}
+
 void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 {
 	struct ssi_mm *sm = mm->context.ssi;
+	unsigned int enters[SSI_NODES_MAX];
 	unsigned long flags, nodes;
 	bool try = true;
 
@@ -219,11 +234,12 @@ void ssi_revoke(struct mm_struct *mm, unsigned long start, unsigned long end)
 	if (start >= end)
 		return;
 	local_irq_save(flags);
-	nodes = take_from(sm, mm, start, end);
+	nodes = take_from(sm, mm, start, end, enters);
 	if (nodes) {
 		ssi_node_revoke_begin(nodes, sm->id, start & PAGE_MASK, end);
 		try = settle_meanwhile(sm);
 		ssi_node_revoke_end(nodes);
+		have_answered(sm, nodes, enters);
 	}
 	settle(sm, mm, try);
 	local_irq_restore(flags);
@@ -511,7 +527,7 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 	if (alone && !n->present)
 		sm->area = ssi_take_stub(ssi_local_number(), sm->id);
 	n->present = true;
-	n->running++;
+	entered[raw_smp_processor_id()] = n->running++ ? n->enters++ : ++n->enters;
 	*epoch = READ_ONCE(ssi_nodes[node].seq);
 	smp_mb();	/* counted as running before the entries are read; pairs with the lock in ssi_revoke() */
 	if (alone && !given)
@@ -548,7 +564,7 @@ void ssi_mm_leave(struct ssi_mm *sm, unsigned int node, bool asks)
 	n->running--;
 	n->left = jiffies;
 	/* of several threads the one whose answer comes last need not have given it last */
-	if (asks || has_one_cpu(node) || atomic_read(&current->mm->mm_users) == 1)
+	if (asks || entered[raw_smp_processor_id()] == n->enters)
 		n->asks = asks;
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 }

@@ -416,6 +416,7 @@ struct ssi_mm_node {
 	unsigned int running;	/* CPUs whose user half may be executing it there */
 	bool present;		/* it may have a stub there */
 	bool asks;		/* the node may have asked for frames for it that have not come */
+	unsigned int enters;	/* of CPUs */
 	unsigned long left;	/* jiffies when its user half last stopped there */
 	unsigned int pending_count;
 	struct ssi_range pending[SSI_PENDING_MAX];	/* to be removed before user code runs there again */
@@ -467,6 +468,8 @@ struct ssi_block {
 	unsigned int reads, reads_written, guesses;
 };
 
+/* May the current task be given memory of that node that need not come from there? */
+bool ssi_has_room(int node);
 /* block.c: populate pages of the current mm there; and those around a fault that is to be handled next.  May block. */
 void ssi_populate(unsigned long start, unsigned long end);
 void ssi_block_fault(unsigned long address, bool write);

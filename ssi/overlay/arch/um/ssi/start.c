@@ -33,6 +33,8 @@
 #define MEAN_OF		16	/* times that a program stays for as long again */
 #define MEMORY_SHARE	4	/* of the kernel host's, at most */
 #define MOVED_AT_ONCE	16	/* pages of a task that has moved, in a round trip; about */
+#define MOVED_MAX	8192LL	/* of what has more it may never use all again */
+#define FIRST_NS	(10 * NSEC_PER_MSEC)	/* nothing is known yet, and somebody may have been busy */
 
 /* Of a CPU. */
 struct start {
@@ -54,6 +56,8 @@ void ssi_start_round_trip(unsigned int node, long long ns)
 {
 	long long known = READ_ONCE(round_trips[node]);
 
+	if (!known)
+		ns = min(ns, FIRST_NS);
 	WRITE_ONCE(round_trips[node], known && ns > known ? known + min(ns - known, known) / 8 : ns);
 }
 
@@ -76,8 +80,9 @@ static bool stays(struct ssi_mm *sm, struct mm_struct *mm)
 
 	sm->start_age += ns;
 	sm->start_ran += ns;
-	if (!ssi_boot.start_follows_calls || pages > node_present_pages(0) / MEMORY_SHARE)
+	if (!ssi_boot.start_follows_calls || pages > node_present_pages(0) / MEMORY_SHARE || !ssi_has_room(0))
 		return false;
+	pages = min(pages, MOVED_MAX);
 	if (sm->start_calls * round_trip <= sm->start_ran && !(again && pages * round_trip / MOVED_AT_ONCE > sm->start_age))
 		return false;
 	sm->start_ran -= sm->start_ran / MEAN_OF;
