@@ -518,7 +518,8 @@ static void note_asked(const struct machine *m, struct mm *mm, uint64_t before)
 
 bool pager_is_asking(const struct machine *m, const struct mm *mm)
 {
-	uint64_t first = __atomic_load_n(&m->asked_first, __ATOMIC_RELAXED);
+	/* as it was when the core had said all that it had to say of an answer */
+	uint64_t first = __atomic_load_n(&m->asked_seen, __ATOMIC_ACQUIRE);
 
 	return first < __atomic_load_n(&mm->asked_end, __ATOMIC_RELAXED) ||
 	       first < __atomic_load_n(&m->upgrades_end, __ATOMIC_RELAXED);
@@ -537,7 +538,7 @@ static void answered(struct machine *m, uint64_t pfn)
 		break;
 	}
 	while (m->asked_first < m->asked_end && m->asked[m->asked_first % ASKED_MAX].pfn == ASKED_ANSWERED)
-		__atomic_store_n(&m->asked_first, m->asked_first + 1, __ATOMIC_RELAXED);
+		m->asked_first++;
 	pthread_cond_broadcast(&m->asked_less);
 }
 

@@ -224,6 +224,7 @@ static int deliver_some(struct peers *p, unsigned peer, const struct wire_dsm *w
 		m->receiving = true;
 		ret = dsm_receive(m->dsm, peer, &msg, now, why);
 		m->receiving = false;
+		__atomic_store_n(&m->asked_seen, m->asked_first, __ATOMIC_RELEASE);
 	}
 	if (bulk)
 		combine_end(m);
