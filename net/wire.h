@@ -202,7 +202,7 @@ struct wire_event {
 	/* __u8 fp[fp_length]; __u8 bytes[argument.length], padded to a multiple of 8 */
 };
 
-/* Not all that the node has asked for, for this mm, has come. */
+/* Not all that the node has asked the kernel host for, for this mm, has come. */
 #define WIRE_EVENT_ASKING	4u
 
 enum wire_copy_flags { WIRE_COPY_WRITE = 1, WIRE_COPY_PAGE = 2, WIRE_COPY_UNANSWERED = 4 };

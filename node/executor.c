@@ -41,6 +41,7 @@
 #define LOOK_NS 100000		/* for the next RUN: many system calls of the kernel */
 #define BEGIN_NS 200000		/* about what mapping the rest takes, twice */
 #define NO_SYSCALL (~0ull)
+#define BUFFER_PAGES 64		/* a window of looking ahead that is beyond most buffers */
 #define UNRESPONSIVE_TRIES 10	/* looks, half a second apart */
 
 /* One run, from RUN to EVENT. */
@@ -352,11 +353,12 @@ static bool is_frame_fault(const struct run *r)
 /*
  * Where one thread only has the address space, nobody else reads what that may write, but the kernel, which stores to it.
  * Shared between the two, the frame would have to be upgraded there each time and fetched here.
+ * Who reads on and on has more than a buffer there, and is to get it as fast as can be.
  */
 static bool is_to_be_written(const struct run *r, const struct mapping *mapping)
 {
 	return r->frame->uc_mcontext.gregs[REG_ERR] & PF_WRITE ||
-	       (r->message->flags & WIRE_RUN_ALONE && mapping->prot & PROT_WRITE);
+	       (r->message->flags & WIRE_RUN_ALONE && mapping->prot & PROT_WRITE && r->executor->stream.window < BUFFER_PAGES);
 }
 
 /* A fault on a registered mapping: 1 when it is the pager's and somebody resumes the stub; 0: not. */

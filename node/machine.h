@@ -43,7 +43,7 @@ struct stub_fresh {
 struct mm {
 	struct mm *next;		/* machine.mms chain, or machine.reap list; owner's lock */
 	uint64_t id;
-	uint64_t asked_end;		/* behind the number of the newest GET for it; atomic */
+	uint64_t asked_end;		/* behind the number of the newest GET of node 0 for it; atomic */
 	atomic_uint references;
 	pid_t pid;
 	int uffd;
@@ -474,6 +474,7 @@ struct machine {
 	struct asked asked[ASKED_MAX];	/* GETs to other nodes, in order, at their number % ASKED_MAX */
 	uint64_t asked_first, asked_end;	/* numbers; the first is under way, pfn ASKED_ANSWERED of others not */
 	bool receiving;			/* the core is told what a peer has sent */
+	uint64_t asked_host_end;	/* behind the newest of node 0 */
 	uint64_t asked_seen;		/* asked_first after that; atomic */
 	uint64_t upgrades_end;		/* behind the newest GET that it has sent then; atomic */
 	uint64_t asks, asked_ns;	/* so far, numbered or not; from asking to answer, of those answered */

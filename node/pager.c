@@ -509,11 +509,11 @@ static void op_install(void *ctx, uint64_t pfn, enum dsm_state state, enum dsm_p
 		combine_install(ctx, pfn, page);
 }
 
-/* Since then, for that mm.  frames_lock held. */
+/* Since then, for that mm, of the kernel host, which uses frames for itself as well.  frames_lock held. */
 static void note_asked(const struct machine *m, struct mm *mm, uint64_t before)
 {
-	if (mm && m->asked_end != before)
-		__atomic_store_n(&mm->asked_end, m->asked_end, __ATOMIC_RELAXED);
+	if (mm && m->asked_host_end > before)
+		__atomic_store_n(&mm->asked_end, m->asked_host_end, __ATOMIC_RELAXED);
 }
 
 bool pager_is_asking(const struct machine *m, const struct mm *mm)
@@ -576,7 +576,9 @@ static void op_send(void *ctx, unsigned to, const struct dsm_msg *msg)
 	m->asks += msg->type == DSM_GET;
 	if (msg->type == DSM_GET && m->asked_end - m->asked_first < ASKED_MAX)
 		m->asked[m->asked_end++ % ASKED_MAX] = (struct asked){ msg->pfn, combine_now(m) };
-	if (msg->type == DSM_GET && m->receiving)	/* more than was granted just now is wanted, by whomever */
+	if (msg->type == DSM_GET && !to)
+		m->asked_host_end = m->asked_end;
+	if (msg->type == DSM_GET && !to && m->receiving)	/* more than was granted just now is wanted, by whomever */
 		__atomic_store_n(&m->upgrades_end, m->asked_end, __ATOMIC_RELAXED);
 	peers_send(m, to, msg);
 }
