@@ -193,10 +193,10 @@ unsigned pager_ahead(struct machine *m, struct mm *mm, const struct ahead *pages
 int pager_fault(struct machine *m, struct waiter *w);
 /* The frames of those maps that are wanted will be needed at once: ask for them.  The mm.lock of an mm that is to map them held. */
 void pager_want(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count);
-/* Has something that was asked for, for that mm, not come yet?  What is asked for meanwhile may be left out. */
-bool pager_is_asking(const struct machine *m, const struct mm *mm);
 /* Likewise those that are to be asked for ahead; they are mapped as they come. */
 void pager_bring(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count);
+/* Has something that the kernel host was asked for, for that mm, not come yet?  What is asked for meanwhile may be left out. */
+bool pager_is_asking(const struct machine *m, const struct mm *mm);
 /* Has it been mapped, with the rights it wants?  Most likely at least: or it will fault. */
 bool pager_is_mapped(struct machine *m, const struct waiter *w);
 /* 0: mapped, or the mapping has gone; 1: the rights are not here. */
@@ -473,10 +473,10 @@ struct machine {
 	uint64_t discards;		/* under way */
 	struct asked asked[ASKED_MAX];	/* GETs to other nodes, in order, at their number % ASKED_MAX */
 	uint64_t asked_first, asked_end;	/* numbers; the first is under way, pfn ASKED_ANSWERED of others not */
-	bool receiving;			/* the core is told what a peer has sent */
-	uint64_t asked_host_end;	/* behind the newest of node 0 */
-	uint64_t asked_seen;		/* asked_first after that; atomic */
-	uint64_t upgrades_end;		/* behind the newest GET that it has sent then; atomic */
+	bool receiving;			/* the core is being told what a peer has sent */
+	uint64_t asked_host_end;	/* behind the newest number of a GET of node 0 */
+	uint64_t asked_seen;		/* asked_first when that was over last; read without the lock, atomic */
+	uint64_t upgrades_end;		/* as asked_host_end, of what the core asked for meanwhile; likewise */
 	uint64_t asks, asked_ns;	/* so far, numbered or not; from asking to answer, of those answered */
 	pthread_cond_t asked_less;
 	struct waits waits, kernel_waits;

@@ -946,19 +946,14 @@ unsigned pager_ahead(struct machine *m, struct mm *mm, const struct ahead *pages
 	return i;
 }
 
-static bool any_map_says(const struct wire_map *maps, unsigned count, uint32_t what)
-{
-	for (unsigned i = 0; i < count; i++)
-		if (maps[i].prot & what)
-			return true;
-	return false;
-}
-
 void pager_want(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count)
 {
+	bool any = false;
 	uint64_t end;
 
-	if (!any_map_says(maps, count, WIRE_MAP_WANTED))
+	for (unsigned i = 0; i < count; i++)
+		any |= maps[i].prot & WIRE_MAP_WANTED;
+	if (!any)
 		return;
 	frames_lock(m);
 	end = m->asked_end;

@@ -468,7 +468,7 @@ struct ssi_block {
 	unsigned int reads, reads_written, guesses;
 };
 
-/* May the current task be given memory of that node that need not come from there? */
+/* block.c: may the current task be given memory of that node that need not come from there? */
 bool ssi_has_room(int node);
 /* block.c: populate pages of the current mm there; and those around a fault that is to be handled next.  May block. */
 void ssi_populate(unsigned long start, unsigned long end);

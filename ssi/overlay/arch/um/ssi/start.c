@@ -14,8 +14,8 @@
  * Nor does one move that makes system calls so often that it would wait for their answers, there, longer than it would run:
  * a shell script, a compiler that reads its files where a message takes a millisecond.  So it stays for as long again, as often
  * as calls come closer together than a round trip takes.  That is measured by the clock: where many programs start on one
- * CPU of this host, the calls of each come less often, and it goes.  Who has stayed so has memory here, which would have to be fetched: it goes when
- * it has run for as long as that would take.  But nobody stays who needs a good part of this host's memory.
+ * CPU of this host, the calls of each come less often, and it goes.  Who has stayed so has memory here, which would have to be
+ * fetched: it goes when it has run for as long as that would take.  But nobody stays who needs a good part of this host's memory.
  *
  * A child of fork() starts here if its parent's memory is here.  What runs on a CPU of the kernel host first starts there for
  * as long.  A stub has one thread for what starts on other nodes' CPUs: where two threads of a process would need it at the
