@@ -18,7 +18,7 @@
 
 #define WINDOW_NS	5000000		/* after so long it is decided anew */
 #define WORTH_NS	(WINDOW_NS / 32)	/* it is tried if so much could be gained */
-#define LOST_NS		(WINDOW_NS / 8)		/* after so much it is not tried again at once */
+#define LOST_NS		(WINDOW_NS / 16)	/* after so much it is not tried again at once */
 #define PAUSES_MAX	5		/* but after 2^n windows */
 
 /* Of a CPU; its own. */

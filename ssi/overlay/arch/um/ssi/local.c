@@ -30,6 +30,8 @@
 #define STAY_NS		20000		/* a longer stay was slept for, apart in vain */
 #define WAKE_NS		20000		/* what that costs */
 #define CROWDED_NS	700000		/* one that long may have waited for its CPU all the time */
+#define MOVE_NS		20000		/* a thread that comes from another CPU: the host's work, and cold caches there */
+#define MAP_NS		8000		/* of an address space in use on two CPUs, the other one is told by an interrupt */
 #define EXECUTOR_NS	50000		/* the executor's wake-ups, when it is on another CPU than the thread */
 
 /* Whose thread may still spin where the CPU's next one is to run. */
@@ -41,12 +43,18 @@ void ssi_local_executor(void)
 		ssi_apart_note(os_nsecs(), 0, EXECUTOR_NS);
 }
 
+void ssi_local_mapped(void)
+{
+	if (ssi_apart())
+		ssi_apart_note(os_nsecs(), 0, MAP_NS);
+}
+
 static void place(const struct ssi_slot *slot, unsigned int cpu, bool apart)
 {
 	int host_cpu = ssi_host_cpu(cpu + apart);
 
-	if (host_cpu >= 0)
-		ssi_slot_place(slot, host_cpu, apart);
+	if (host_cpu >= 0 && ssi_slot_place(slot, host_cpu, apart) && apart)
+		ssi_apart_note(os_nsecs(), 0, MOVE_NS);
 }
 
 /* The thread of the task before spins where this one is to run. */

@@ -154,16 +154,17 @@ void ssi_slot_resume(const struct ssi_slot *s)
 		syscall(__NR_futex, &r->stub_waits, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-void ssi_slot_place(const struct ssi_slot *s, int host_cpu, int spin)
+int ssi_slot_place(const struct ssi_slot *s, int host_cpu, int spin)
 {
 	struct stub_orders *o = ssi_slot_orders(s);
 	uint32_t placed = host_cpu + 1;
 
 	__atomic_store_n(&o->spin, spin ? SPIN_LOOKS : 0, __ATOMIC_RELAXED);
 	if (o->placed == placed)
-		return;
+		return 0;
 	o->placed = placed;
 	ssi_pin_thread(o->tid, host_cpu);
+	return 1;
 }
 
 void ssi_slot_leave(const struct ssi_slot *s)

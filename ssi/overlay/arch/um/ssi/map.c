@@ -214,6 +214,7 @@ bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot 
 		give(&service, mm, fault->also->address[i], fault->also->address[i] + PAGE_SIZE, false);
 	if (ssi_service_end(&service))
 		return false;
+	ssi_local_mapped();
 	n->pending_count = 0;
 	return may;
 }

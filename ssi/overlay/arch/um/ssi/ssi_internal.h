@@ -101,8 +101,8 @@ void ssi_slot_resume(const struct ssi_slot *s);
 int ssi_slot_wait(const struct ssi_slot *s, int may_spin);
 /* Its thread need not spin any more. */
 void ssi_slot_leave(const struct ssi_slot *s);
-/* Keep the parked thread on one of the host's CPUs, and let it spin or not when it parks next. */
-void ssi_slot_place(const struct ssi_slot *s, int host_cpu, int spin);
+/* Keep the parked thread on one of the host's CPUs, and let it spin or not when it parks next.  1: it comes from another one. */
+int ssi_slot_place(const struct ssi_slot *s, int host_cpu, int spin);
 /* Make it park if it does not by itself; may be late. */
 void ssi_slot_interrupt(const struct ssi_slot *s);
 unsigned int ssi_slot_signal(const struct ssi_slot *s);
@@ -367,6 +367,8 @@ bool ssi_local_slot(struct ssi_slot *slot, const struct ssi_mm *sm);
 int ssi_local_run(const struct ssi_slot *slot, int (*wanted)(void));
 /* The executor runs the calling CPU's user half instead. */
 void ssi_local_executor(void);
+/* The calling CPU has mapped something for its user half, itself. */
+void ssi_local_mapped(void);
 
 /* --- node.c --- */
 struct ssi_node {
