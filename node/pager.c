@@ -484,19 +484,24 @@ static enum dsm_payload op_revoke(void *ctx, uint64_t pfn, enum dsm_state have, 
 	return memcmp(m->taken, zero_page, NODE_PAGE_SIZE) ? DSM_PAYLOAD_PAGE : DSM_PAYLOAD_ZERO;
 }
 
+/* mm.lock held. */
+static bool is_mapped_to(struct mm *mm, const struct waiter *w)
+{
+	struct mapping mapping = mm_lookup(mm, w->address);
+
+	return mapping.prot && mapping.pfn == w->pfn;
+}
+
 /* Content and entry at once, if a thread waits for it and its mapping is not just being changed. */
 static bool give(struct machine *m, uint64_t pfn, enum dsm_state state, const void *page)
 {
 	struct waiter *w = *pending_bucket(m, pfn);
-	struct mapping mapping;
 
 	while (w && (w->pfn != pfn || w->want > state || !w->mm))
 		w = w->next;
 	if (!w || m->combined.on || pthread_mutex_trylock(&w->mm->lock))
 		return false;
-	mapping = mm_lookup(w->mm, w->address);
-	w->given = mapping.prot && mapping.pfn == pfn &&
-		   pager_write_mapped(m, w->mm, w->address, pfn, page, 1, state) == 1;
+	w->given = is_mapped_to(w->mm, w) && pager_write_mapped(m, w->mm, w->address, pfn, page, 1, state) == 1;
 	pthread_mutex_unlock(&w->mm->lock);
 	return w->given;
 }
@@ -643,14 +648,11 @@ bool pager_is_mapped(struct machine *m, const struct waiter *w)
 /* Where the mapping has gone the access will fault anew. */
 int pager_map(struct machine *m, struct waiter *w)
 {
-	struct mapping mapping = { w->pfn, ~0u };
 	int ret = 0;
 
-	if (w->mm) {
+	if (w->mm)
 		pthread_mutex_lock(&w->mm->lock);
-		mapping = mm_lookup(w->mm, w->address);
-	}
-	if (mapping.prot && mapping.pfn == w->pfn) {
+	if (!w->mm || is_mapped_to(w->mm, w)) {
 		frames_lock(m);
 		if (rights_suffice(m, w))
 			map_frame(m, w->mm, w->address, w->pfn, dsm_state(m->dsm, w->pfn), w->entry);
@@ -663,8 +665,8 @@ int pager_map(struct machine *m, struct waiter *w)
 	return ret;
 }
 
-/* For mm.  0: the rights are here; 1: they will come, the waiter is queued; -errno. */
-static int acquire(struct machine *m, struct waiter *w, struct mm *mm)
+/* As acquire(); mm.lock held, if there is an mm. */
+static int acquire_locked(struct machine *m, struct waiter *w, struct mm *mm)
 {
 	struct waiter **bucket = pending_bucket(m, w->pfn);
 	uint64_t now = now_ns(), asks, end;
@@ -684,6 +686,25 @@ static int acquire(struct machine *m, struct waiter *w, struct mm *mm)
 	if (ret <= 0)
 		*bucket = w->next;
 	frames_unlock(m);
+	return ret;
+}
+
+/*
+ * For mm.  0: the rights are here, or the mapping has gone; 1: they will come, the waiter is queued; -errno.
+ *
+ * A REVOKE that takes the mapping away either comes first, and nothing is asked for, or it waits for the answer (pager_drain()):
+ * the kernel host may use the frame for itself from then on.
+ */
+static int acquire(struct machine *m, struct waiter *w, struct mm *mm)
+{
+	int ret = 0;
+
+	if (!mm)
+		return acquire_locked(m, w, NULL);
+	pthread_mutex_lock(&mm->lock);
+	if (is_mapped_to(mm, w))
+		ret = acquire_locked(m, w, mm);
+	pthread_mutex_unlock(&mm->lock);
 	return ret;
 }
 
