@@ -32,37 +32,31 @@
 
 /* --- taking away --- */
 
-/* Where the next page is that the stub shows as it is, from at on; end: there is none. */
-static unsigned long next_kept(struct mm_struct *mm, unsigned long at, unsigned long end)
+/* Does the stub show the page as it is? */
+static bool is_kept(pte_t entry)
 {
+	return pte_present(entry) && !pte_needsync(entry) && ssi_rights_of(entry);
+}
+
+/* All but what is kept: what lies between goes in one piece. */
+static void take(struct ssi_service *s, struct mm_struct *mm, const struct ssi_range *r)
+{
+	unsigned long at = r->start & PAGE_MASK, end = min(r->end, (unsigned long)TASK_SIZE), taken = at;
 	pte_t *pte = NULL;
 
 	while (at < end) {
 		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
-		if (pte && !pte_needsync(READ_ONCE(*pte)) && ssi_rights_of(READ_ONCE(*pte)))
-			return at;
-		if (pte)
-			at += PAGE_SIZE;
-	}
-	return end;
-}
-
-static unsigned long skip_kept(struct mm_struct *mm, unsigned long at, unsigned long end)
-{
-	while (at < end && next_kept(mm, at, at + PAGE_SIZE) == at)
+		if (!pte)
+			continue;
+		if (is_kept(READ_ONCE(*pte))) {
+			if (at > taken)
+				ssi_service_unmap(s, taken, at);
+			taken = at + PAGE_SIZE;
+		}
 		at += PAGE_SIZE;
-	return at;
-}
-
-static void take(struct ssi_service *s, struct mm_struct *mm, const struct ssi_range *r)
-{
-	unsigned long at = r->start & PAGE_MASK, end = min(r->end, (unsigned long)TASK_SIZE), kept;
-
-	for (; at < end; at = skip_kept(mm, kept, end)) {
-		kept = next_kept(mm, at, end);
-		if (kept > at)
-			ssi_service_unmap(s, at, kept);
 	}
+	if (end > taken)
+		ssi_service_unmap(s, taken, end);
 }
 
 /* --- giving --- */

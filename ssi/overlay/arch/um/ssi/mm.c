@@ -263,29 +263,40 @@ u32 ssi_rights_when_young(pte_t pte)
 	return pte_write(pte) && pte_dirty(pte) ? prot | SSI_PROT_W : prot;
 }
 
+/* What is passed over is most of an address space. */
 pte_t *ssi_pte_table(struct mm_struct *mm, unsigned long address, unsigned long *next)
 {
 	pgd_t *pgd = pgd_offset(mm, address);
 	p4d_t *p4d;
 	pud_t *pud;
-	pmd_t pmd;
+	pmd_t *pmd, entry;
 
 	*next = (address & PGDIR_MASK) + PGDIR_SIZE;
-	if (!pgd_present(READ_ONCE(*pgd)))
+	if (!pgd_present(READ_ONCE(*pgd))) {
+		while (*next < TASK_SIZE && !pgd_present(READ_ONCE(*++pgd)))
+			*next += PGDIR_SIZE;
 		return NULL;
+	}
 	p4d = p4d_offset(pgd, address);
 	if (!p4d_present(READ_ONCE(*p4d)))
 		return NULL;
 	*next = (address & PUD_MASK) + PUD_SIZE;
 	pud = pud_offset(p4d, address);
-	if (!pud_present(READ_ONCE(*pud)))
+	if (!pud_present(READ_ONCE(*pud))) {
+		while (*next & ~PGDIR_MASK && !pud_present(READ_ONCE(*++pud)))
+			*next += PUD_SIZE;
 		return NULL;
+	}
 	*next = (address & PMD_MASK) + PMD_SIZE;
-	pmd = READ_ONCE(*pmd_offset(pud, address));
-	if (!pmd_present(pmd))
+	pmd = pmd_offset(pud, address);
+	entry = READ_ONCE(*pmd);
+	if (!pmd_present(entry)) {
+		while (*next & ~PUD_MASK && !pmd_present(READ_ONCE(*++pmd)))
+			*next += PMD_SIZE;
 		return NULL;
+	}
 	*next = address;
-	return pte_offset_kernel(&pmd, address);
+	return pte_offset_kernel(&entry, address);
 }
 
 static bool extends(const struct wire_map *map, unsigned long address, unsigned long pfn, u32 prot)
