@@ -368,7 +368,10 @@ static int spawn(struct machine *m, struct mm *mm, int sock)
 	return ret;
 }
 
-/* The CPU threads have started, and park before they run anything. */
+/*
+ * The CPU threads have started, and park before they run anything.  They are looked at when all have: until then they are in
+ * each other's way, and one that is not seen asleep makes a stub that is used once.
+ */
 static int wait_for_threads(struct machine *m, struct mm *mm, bool patient)
 {
 	unsigned tries = patient ? FRESH_TRIES : SLEEP_TRIES;
@@ -382,12 +385,12 @@ static int wait_for_threads(struct machine *m, struct mm *mm, bool patient)
 		mm->tid[i] = mm_slot(mm, i).report->tid;
 		mm_slot(mm, i).orders->pid = mm->pid;
 		mm_slot(mm, i).orders->tid = mm->tid[i];
-		if (!ret)
-			note_fresh(m, mm, i, &tries);
 		place(m, mm, i);
 		/* what a thread under SCHED_FIFO starts has nice 0 */
 		setpriority(PRIO_PROCESS, mm->tid[i], getpriority(PRIO_PROCESS, getpid()));
 	}
+	for (unsigned i = 1; i < mm->slots && !ret; i++)
+		note_fresh(m, mm, i, &tries);
 	place(m, mm, 0);
 	return ret;
 }
