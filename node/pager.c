@@ -802,6 +802,20 @@ static void map_expected(struct machine *m, struct waiter *w)
 	free(w);
 }
 
+/* Once it is queued again, the run may be cancelled, and the mm end, before we are out of it. */
+static int fault_again(struct machine *m, struct waiter *w)
+{
+	struct mm *mm = w->mm;
+	int ret;
+
+	if (!mm)
+		return pager_fault(m, w);
+	mm->references++;
+	ret = pager_fault(m, w);
+	mm_put(m, mm);
+	return ret;
+}
+
 /* Serve the waiters whose frames have come.  No lock held. */
 void pager_settle(struct machine *m)
 {
@@ -822,7 +836,7 @@ void pager_settle(struct machine *m)
 		}
 		ret = w->given ? 0 : pager_map(m, w);
 		if (ret)
-			ret = pager_fault(m, w);
+			ret = fault_again(m, w);
 		if (ret < 0)
 			machine_fail(m, "cannot wait for a frame: %s", strerror(-ret));
 		if (ret <= 0)

@@ -272,14 +272,12 @@ pte_t *ssi_pte_table(struct mm_struct *mm, unsigned long address, unsigned long 
 	pmd_t *pmd, entry;
 
 	*next = (address & PGDIR_MASK) + PGDIR_SIZE;
-	if (!pgd_present(READ_ONCE(*pgd))) {
-		while (*next < TASK_SIZE && !pgd_present(READ_ONCE(*++pgd)))
+	p4d = p4d_offset(pgd, address);		/* the same entry: there are four levels at most */
+	if (!p4d_present(READ_ONCE(*p4d))) {
+		while (*next < TASK_SIZE && !p4d_present(READ_ONCE(*++p4d)))
 			*next += PGDIR_SIZE;
 		return NULL;
 	}
-	p4d = p4d_offset(pgd, address);
-	if (!p4d_present(READ_ONCE(*p4d)))
-		return NULL;
 	*next = (address & PUD_MASK) + PUD_SIZE;
 	pud = pud_offset(p4d, address);
 	if (!pud_present(READ_ONCE(*pud))) {
