@@ -32,7 +32,7 @@
 
 #define MEAN_OF		16	/* times that a program stays for as long again */
 #define MEMORY_SHARE	4	/* of the kernel host's, at most */
-#define MOVED_AT_ONCE	16	/* pages of a task that has moved, in a round trip; about */
+#define MOVED_AT_ONCE	2	/* pages of a task that has moved, for a round trip that it waits: a cc1 has 6,000 and waits 2,250 times */
 #define MOVED_MAX	8192LL	/* of what has more it may never use all again */
 #define FIRST_NS	(10 * NSEC_PER_MSEC)	/* nothing is known yet, and somebody may have been busy */
 
