@@ -7,7 +7,7 @@
  * other's turn for a while before it sleeps: of a CPU on the kernel host the user half goes, of one of another node's the
  * kernel half.  That is several times faster.  Whether it is, is measured: what short turns gain against the time
  * that was looked in vain, be it that user code computes, which gains nothing, or that it has to wait for a CPU that is
- * not free after all.
+ * not free after all, and what moving threads and mapping cost where two CPUs are in use (local.c).
  */
 #include <linux/minmax.h>
 #include <linux/sched.h>

@@ -32,8 +32,8 @@
 
 #define MEAN_OF		16	/* times that a program stays for as long again */
 #define MEMORY_SHARE	4	/* of the kernel host's, at most */
-#define MOVED_AT_ONCE	2	/* pages of a task that has moved, for a round trip that it waits: a cc1 has 6,000 and waits 2,250 times */
-#define MOVED_MAX	8192LL	/* of what has more it may never use all again */
+#define PAGES_A_WAIT	2	/* of a task that has moved; rather too few: a compile on a node waited 2,250 times, its cc1 has 22,000 */
+#define PAGES_MAX	8192LL	/* of what has more it may never use all again */
 #define FIRST_NS	(10 * NSEC_PER_MSEC)	/* nothing is known yet, and somebody may have been busy */
 
 /* Of a CPU. */
@@ -82,8 +82,8 @@ static bool stays(struct ssi_mm *sm, struct mm_struct *mm)
 	sm->start_ran += ns;
 	if (!ssi_boot.start_follows_calls || pages > node_present_pages(0) / MEMORY_SHARE || !ssi_has_room(0))
 		return false;
-	pages = min(pages, MOVED_MAX);
-	if (sm->start_calls * round_trip <= sm->start_ran && !(again && pages * round_trip / MOVED_AT_ONCE > sm->start_age))
+	pages = min(pages, PAGES_MAX);
+	if (sm->start_calls * round_trip <= sm->start_ran && !(again && pages * round_trip / PAGES_A_WAIT > sm->start_age))
 		return false;
 	sm->start_ran -= sm->start_ran / MEAN_OF;
 	sm->start_calls -= DIV_ROUND_UP(sm->start_calls, MEAN_OF);
