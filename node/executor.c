@@ -436,12 +436,17 @@ static bool may_come_soon(const struct executor *x, unsigned home)
 }
 
 /* Who brings the frame resumes the thread, so that r->go is what its orders say. */
+static bool awaits_frame(const struct run *r)
+{
+	return __atomic_load_n(&r->slot.orders->go, __ATOMIC_ACQUIRE) != r->go;
+}
+
 static void await_frame(const struct run *r)
 {
 	struct executor *x = r->executor;
 	unsigned home;
 
-	if (!x->urgent || !x->has_cpu || __atomic_load_n(&r->slot.orders->go, __ATOMIC_ACQUIRE) == r->go)
+	if (!x->urgent || !x->has_cpu || !awaits_frame(r))
 		return;
 	home = dsm_home(x->machine->dsm, x->waiter.pfn);
 	if (may_come_soon(x, home))
@@ -495,7 +500,7 @@ static int wait_parked(struct run *r)
 			return ret;
 		if (channel_speaks(x))
 			return -EPIPE;
-		if (r->slot.orders->go != r->go || !was_interrupted(r))
+		if (awaits_frame(r) || !was_interrupted(r))
 			continue;	/* a frame is on its way, or nobody has asked */
 		if (has_gone_on(r, &ticks) && !--patience) {
 			log_line(LOG_WARNING, "mm %llu: a thread does not let itself be interrupted: ending the process",
@@ -533,10 +538,10 @@ static int execute(struct run *r)
 	map_rest(r);
 	for (;;) {
 		ret = wait_parked(r);
-		if (!ret && __atomic_load_n(&r->slot.orders->go, __ATOMIC_ACQUIRE) != r->go)
+		if (!ret && awaits_frame(r))
 			ret = end_forger(r);
 		if (ret) {
-			if (r->slot.orders->go != r->go)
+			if (awaits_frame(r))
 				pager_cancel(r->executor->machine, &r->executor->waiter, r->go);
 			break;
 		}

@@ -62,6 +62,7 @@ struct host {
 	int64_t started_ms;
 	struct trouble *trouble;
 	struct machine *machine;
+	struct machine_stats stats;	/* its, when they were asked for last */
 	struct acceptor *acceptor;
 	struct tools *tools;
 	struct event *signal, *tick, *judge, *farewell, *kernel_end;

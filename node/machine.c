@@ -8,15 +8,20 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
 #include "machine.h"
+
+#define END_S		10		/* that its end may take */
+#define STATS_WAIT_NS	100000000
 
 void machine_fail(struct machine *m, const char *format, ...)
 {
@@ -129,28 +134,32 @@ static void add_link(uint64_t *bytes_in, uint64_t *bytes_out, struct link *link)
 	*bytes_out += counters.bytes_out;
 }
 
-static void add_core(struct machine_stats *stats, struct machine *m)
+/* Who asks keeps this node's heart beating: behind threads that come and go all the time the lock may be long in coming. */
+static bool lock_soon(pthread_mutex_t *lock)
 {
-	struct dsm_stats core;
+	struct timespec until;
 
-	pthread_mutex_lock(&m->frames_lock);
-	core = *dsm_stats(m->dsm);
-	pthread_mutex_unlock(&m->frames_lock);
-	stats->read_miss = core.read_miss;
-	stats->write_miss = core.write_miss;
-	stats->upgrade = core.upgrade;
-	stats->page_in = core.page_in;
-	stats->page_out = core.page_out;
-	stats->zero_in = core.zero_in;
-	stats->invalidated = core.invalidated;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += STATS_WAIT_NS;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	return !pthread_mutex_timedlock(lock, &until);
 }
 
-static void add_waits(struct machine_stats *stats, struct machine *m)
+/* frames_lock held. */
+static void add_frames(struct machine_stats *stats, const struct machine *m)
 {
-	pthread_mutex_lock(&m->frames_lock);
+	const struct dsm_stats *core = dsm_stats(m->dsm);
+
+	stats->read_miss = core->read_miss;
+	stats->write_miss = core->write_miss;
+	stats->upgrade = core->upgrade;
+	stats->page_in = core->page_in;
+	stats->page_out = core->page_out;
+	stats->zero_in = core->zero_in;
+	stats->invalidated = core->invalidated;
 	stats->asks = m->asks;
 	stats->ask_ns = m->asked_ns;
-	pthread_mutex_unlock(&m->frames_lock);
 	stats->waits = m->waits.count;
 	stats->wait_ns = m->waits.ns;
 	stats->wait_half_ns = waits_percentile(&m->waits, 50);
@@ -159,11 +168,15 @@ static void add_waits(struct machine_stats *stats, struct machine *m)
 	stats->kernel_wait_ns = m->kernel_waits.ns;
 }
 
-void machine_get_stats(struct machine *m, struct machine_stats *stats)
+bool machine_get_stats(struct machine *m, struct machine_stats *stats)
 {
 	const volatile struct stub_arena *arena = (const void *)m->arena;
 
+	if (!lock_soon(&m->frames_lock))
+		return false;
 	memset(stats, 0, sizeof(*stats));
+	add_frames(stats, m);
+	pthread_mutex_unlock(&m->frames_lock);
 	stats->stubs = m->stubs;
 	stats->frames_present = pager_present(m);
 	for (unsigned i = 0; i < m->executor_count; i++) {
@@ -182,11 +195,10 @@ void machine_get_stats(struct machine *m, struct machine_stats *stats)
 		add_link(&stats->bytes_in, &stats->bytes_out, m->urgent.link[i]);
 		add_link(&stats->bytes_in, &stats->bytes_out, m->bulk.link[i]);
 	}
-	add_core(stats, m);
-	add_waits(stats, m);
 	pthread_mutex_lock(&m->hot_lock);
 	stats->hot_count = hot_top(&m->hot, stats->hot, HOT_SHOWN);
 	pthread_mutex_unlock(&m->hot_lock);
+	return true;
 }
 
 static void quiesce(struct machine *m)
@@ -215,8 +227,11 @@ static void quiesce(struct machine *m)
 	stubs_end(m);
 }
 
+/* A thread that never ends, a bug or a host that is out of order, must not keep alive what has been said to end. */
 void machine_free(struct machine *m)
 {
+	signal(SIGALRM, SIG_DFL);
+	alarm(END_S);
 	quiesce(m);
 	pager_stop(m);
 	stubs_close_arena(m);
@@ -227,4 +242,5 @@ void machine_free(struct machine *m)
 	pthread_cond_destroy(&m->discards_done);
 	pthread_cond_destroy(&m->asked_less);
 	free(m);
+	alarm(0);
 }

@@ -273,8 +273,7 @@ void membership_send_heartbeat(struct control_conn *conn, struct machine *machin
 	struct stats_message stats;
 	struct machine_stats counted;
 
-	if (machine) {
-		machine_get_stats(machine, &counted);
+	if (machine && machine_get_stats(machine, &counted)) {
 		membership_stats_to_message(&counted, &stats);
 		body.stats = &stats.stats;
 	}

@@ -96,7 +96,8 @@ int machine_arena_fd(const struct machine *m);
 /* Node 0: start serving the kernel's own faults; fd: our end of ssi_boot.pager_fd.  Takes the fd. */
 int machine_attach_kernel(struct machine *m, int fd);
 
-void machine_get_stats(struct machine *m, struct machine_stats *stats);
+/* false: they are not to be had soon (0.1 s), and stats is as it was. */
+bool machine_get_stats(struct machine *m, struct machine_stats *stats);
 
 /* Let the calling process, and the threads that it will start, run soon after they are woken. */
 void shorten_slices(void);

@@ -42,7 +42,6 @@
 #include <glob.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -735,15 +734,16 @@ static bool unlink_waiter(struct waiter **list, const struct waiter *w)
 
 void pager_cancel(struct machine *m, struct waiter *w, uint32_t go)
 {
+	struct timespec nap = { 0, 20000 };
 	bool found;
 
-	/* if in neither list, a thread in pager_settle() has it in hand, to resume it or to put it back */
+	/* if in neither list, a thread in pager_settle() has it in hand, to resume it or to put it back; it may come after us here */
 	do {
 		pthread_mutex_lock(&m->frames_lock);
 		found = unlink_waiter(pending_bucket(m, w->pfn), w) || unlink_waiter(&m->done, w);
 		pthread_mutex_unlock(&m->frames_lock);
 		if (!found)
-			sched_yield();
+			nanosleep(&nap, NULL);
 	} while (!found && __atomic_load_n(&w->slot.orders->go, __ATOMIC_SEQ_CST) != go);
 }
 

@@ -65,13 +65,12 @@ static void send_status(void *ctx, struct control_conn *conn)
 	CONTROL_MESSAGE(message, STATUS, status, &body);
 	Pangea__NodeStatus nodes[WIRE_NODES_MAX], *pointers[WIRE_NODES_MAX];
 	struct stats_message counters[WIRE_NODES_MAX];
-	struct machine_stats own = { 0 };
 	unsigned count = 1, i;
 	struct peer *p;
 
 	if (h->machine)
-		machine_get_stats(h->machine, &own);
-	fill_node_status(h, 0, NULL, &own, &nodes[0], &counters[0]);
+		machine_get_stats(h->machine, &h->stats);	/* or as they were */
+	fill_node_status(h, 0, NULL, &h->stats, &nodes[0], &counters[0]);
 	for (p = h->peers; p; p = p->next) {
 		if (p->state == PEER_CANDIDATE || count == WIRE_NODES_MAX)
 			continue;

@@ -30,6 +30,6 @@ at_once() {
 	fatal "$(grep -m1 '^not ok' "$WORK/out" || tail -n 1 "$WORK/err")"
 }
 
-LIMIT=1500
+LIMIT=600
 check "four lots of programs at once" at_once
 check "nothing is left" nothing_kept
