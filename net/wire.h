@@ -210,9 +210,9 @@ enum wire_copy_flags { WIRE_COPY_WRITE = 1, WIRE_COPY_PAGE = 2, WIRE_COPY_UNANSW
 /*
  * The kernel reads or writes user memory that it supposes to be held by this CPU's node, so that no frame need
  * travel to the kernel host and back.  The node does the segments in order up to the first whose frame it
- * does not hold with the rights it takes.  PAGE: it copies the first segment, a whole frame, to the second, both or
- * none, if it holds that Exclusive.  UNANSWERED: with WRITE, and no COPIED follows.  If it cannot be done whole, nothing is until
- * an answer has said so: no other COPY, and no RUN, whose EVENT says SIGALRM.
+ * does not hold with the rights it takes.  PAGE: it copies the first segment, a whole frame, which it fetches if it does not
+ * hold it, to the second, if it holds that Exclusive: both or none.  UNANSWERED: with WRITE, and no COPIED follows.  If it
+ * cannot be done whole, nothing is until an answer has said so: no other COPY, and no RUN, whose EVENT says SIGALRM.
  */
 struct wire_copy {
 	struct wire_hdr hdr;

@@ -308,21 +308,23 @@ static unsigned urgent_maps(const struct wire_run *msg)
 	return n;
 }
 
-/* Up to there; 0 or -errno. */
-static int map_until(struct run *r, unsigned end)
+/* Up to there; 0 or -errno.  runs: its thread, meanwhile. */
+static int map_until(struct run *r, unsigned end, bool runs)
 {
+	bool still = !runs && r->message->flags & WIRE_RUN_ALONE;
 	const struct wire_map *maps = (const void *)(r->message + 1);
 	unsigned first = r->mapped;
 
 	r->mapped = end;
-	return mm_apply(r->executor->machine, r->mm, r->executor->cpu, maps + first, end - first, r->message->map_epoch);
+	return mm_apply(r->executor->machine, r->mm, r->executor->cpu, maps + first, end - first, r->message->map_epoch,
+			still);
 }
 
 /* A thread that runs on meanwhile may fault on what is just being mapped. */
 static void map_rest(struct run *r)
 {
 	r->mapped_late = r->mapped < r->message->map_count;
-	if (map_until(r, r->message->map_count))
+	if (map_until(r, r->message->map_count, true))
 		kill(r->mm->pid, SIGKILL);	/* which is seen when it is waited for */
 	if (r->mapped_late)
 		pager_settle(r->executor->machine);
@@ -536,6 +538,7 @@ static int execute(struct run *r)
 		return ret;
 	let_it_begin(r);
 	map_rest(r);
+	stubs_replenish(r->executor->machine);
 	for (;;) {
 		ret = wait_parked(r);
 		if (!ret && awaits_frame(r))
@@ -719,7 +722,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 	clock_update(x->machine, &msg->clock);
 	/* the same for all threads of the process */
 	__atomic_store_n(&mm_slot(r.mm, 0).orders->other_time, !!(msg->flags & WIRE_RUN_OTHER_TIME), __ATOMIC_RELAXED);
-	ret = map_until(&r, urgent_maps(msg));
+	ret = map_until(&r, urgent_maps(msg), false);
 	if (msg->map_count) {
 		x->maps++;
 		x->map_ns += now_ns() - started;

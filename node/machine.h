@@ -80,10 +80,11 @@ struct mm *mm_find_started(struct machine *m, uint64_t id);
 void mm_put(struct machine *m, struct mm *mm);
 /*
  * Carry out map operations in order, without those that give rights if a REVOKE newer than epoch has come.
- * cpu: of the machine, for which that is done.  0 or -errno: then the stub cannot be used any more.
+ * cpu: of the machine, for which that is done.  still: none of its threads runs meanwhile, on this node.
+ * 0 or -errno: then the stub cannot be used any more.
  */
 int mm_apply(struct machine *m, struct mm *mm, unsigned cpu, const struct wire_map *maps, unsigned count,
-	     uint64_t epoch);
+	     uint64_t epoch, bool still);
 /* mm.lock held. */
 struct mapping mm_lookup(struct mm *mm, uint64_t address);
 /* A thread of a stub: what stub.h says of a slot. */
@@ -131,6 +132,8 @@ bool stub_alive(const struct mm *mm);
  */
 struct mm *stub_new(struct machine *m, bool patient);
 struct mm *stub_take_spare(struct machine *m);
+/* Once what the spare was for has begun: to wake who makes others takes longer than to take one. */
+void stubs_replenish(struct machine *m);
 /* One that the kernel has taken, out of the store; NULL: none. */
 struct mm *stub_next_taken(struct machine *m);
 /* After the last reference: ending a process, or emptying it, may take long. */
@@ -211,7 +214,10 @@ void pager_map_held(struct machine *m, const struct mm *mm, uint64_t address, ui
  */
 unsigned pager_copy(struct machine *m, const struct wire_segment *segments, unsigned count, bool write,
 		    uint8_t *data, size_t *bytes);
-/* One frame to another, if this node holds them with the rights that takes.  Returns how many have been used: 2 or 0. */
+/*
+ * One frame to another, if this node holds that as only one.  May wait for the first, as the kernel does for us, so that it
+ * stays what it is.  Returns how many have been used: 2 or 0.
+ */
 unsigned pager_copy_page(struct machine *m, uint64_t from, uint64_t to);
 /* The stub is gone: nobody is to resume its thread any more.  go: orders.go when that has been done already. */
 void pager_cancel(struct machine *m, struct waiter *w, uint32_t go);
@@ -444,6 +450,7 @@ struct machine {
 	struct mm *spare;		/* have a stub and no id yet */
 	unsigned spares;
 	bool spares_failed;		/* no more are made until one is asked for */
+	atomic_bool spare_taken;	/* and who makes others has not been told */
 	pthread_t reap_thread;
 	uint64_t area_used[STUB_AREAS_MAX / 64];	/* reap_lock; a bit for each control area */
 	unsigned area_next;		/* where to look for a free one */

@@ -221,10 +221,12 @@ int slot_wait(struct slot s, uint32_t go, uint64_t until)
 /* --- map operations --- */
 
 #define BATCH_MAX (STUB_OPS_MAX / 3)	/* each may be mapped, registered and given its rights */
+#define REGISTER_SPAN (16ull << 20)	/* at a time, with what lies between: the host looks at all mappings in there */
 
 struct batch {
 	struct machine *machine;
 	struct mm *mm;
+	bool still;			/* nothing of it runs */
 	unsigned count;
 	struct stub_op op[BATCH_MAX];	/* MAP stands for all that makes a mapping usable */
 };
@@ -288,7 +290,22 @@ static unsigned add_order(struct stub_op *ops, unsigned count, const struct stub
 	return count + 1;
 }
 
-/* As orders for the service thread: everything is mapped, then registered, then gets its rights.  Their number. */
+/* Of what lies between two, all is registered or not mapped. */
+static unsigned add_register(struct stub_op *ops, unsigned count, const struct stub_op *op, bool still)
+{
+	struct stub_op *last = count ? &ops[count - 1] : NULL;
+
+	if (!still || !last || last->kind != STUB_OP_REGISTER || op->addr < last->addr + last->length ||
+	    op->addr + op->length - last->addr > REGISTER_SPAN)
+		return add_order(ops, count, op, STUB_OP_REGISTER);
+	last->length = op->addr + op->length - last->addr;
+	return count;
+}
+
+/*
+ * As orders for the service thread: everything is mapped, then registered, then gets its rights, unless it had them from the
+ * start.  Their number.
+ */
 static unsigned compose(const struct batch *b, struct stub_op *ops)
 {
 	const struct stub_op *op, *end = b->op + b->count;
@@ -296,12 +313,12 @@ static unsigned compose(const struct batch *b, struct stub_op *ops)
 
 	for (op = b->op; op < end; op++)
 		if (op->kind != STUB_OP_PROTECT)
-			n = add_order(ops, n, op, op->kind);
+			n = add_order(ops, n, op, op->kind == STUB_OP_MAP && b->still ? STUB_OP_SHOW : op->kind);
 	for (op = b->op; op < end; op++)
 		if (op->kind == STUB_OP_MAP)
-			n = add_order(ops, n, op, STUB_OP_REGISTER);
+			n = add_register(ops, n, op, b->still);
 	for (op = b->op; op < end; op++)
-		if (op->kind != STUB_OP_UNMAP)
+		if (op->kind == STUB_OP_PROTECT || (op->kind == STUB_OP_MAP && !b->still))
 			n = add_order(ops, n, op, STUB_OP_PROTECT);
 	return n;
 }
@@ -426,9 +443,9 @@ static int add_mapping(struct batch *b, const struct wire_map *map)
 }
 
 /* mm.lock held. */
-static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch)
+static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count, uint64_t epoch, bool still)
 {
-	struct batch b = { .machine = m, .mm = mm };
+	struct batch b = { .machine = m, .mm = mm, .still = still };
 	int ret = 0;
 
 	if (mm->revoked <= epoch) {		/* frames travel while mappings are made for them */
@@ -454,7 +471,7 @@ static int apply(struct machine *m, struct mm *mm, const struct wire_map *maps, 
 }
 
 int mm_apply(struct machine *m, struct mm *mm, unsigned cpu, const struct wire_map *maps, unsigned count,
-	     uint64_t epoch)
+	     uint64_t epoch, bool still)
 {
 	struct stub_orders *orders = mm_slot(mm, 0).orders;
 	int ret;
@@ -467,7 +484,7 @@ int mm_apply(struct machine *m, struct mm *mm, unsigned cpu, const struct wire_m
 		mm->served_on = cpu + 1;
 		orders->placed = 0;
 	}
-	ret = apply(m, mm, maps, count, epoch);
+	ret = apply(m, mm, maps, count, epoch, still);
 	pthread_mutex_unlock(&mm->lock);
 	return ret;
 }
@@ -609,7 +626,7 @@ static int probe_mapping(struct machine *m, struct mm *mm)
 	struct wire_map map = { .addr = 1 << 20, .pfn = own_node(m)->pfn_start, .pages = 1, .prot = PROT_READ };
 	struct uffdio_continue c = { .range = { map.addr, NODE_PAGE_SIZE } };
 
-	if (mm_apply(m, mm, own_node(m)->cpu_start, &map, 1, 0))
+	if (mm_apply(m, mm, own_node(m)->cpu_start, &map, 1, 0, false))
 		return -ENOEXEC;
 	return ioctl(mm->uffd, UFFDIO_CONTINUE, &c) && errno == ENOENT ? -ENOEXEC : 0;
 }
@@ -682,7 +699,7 @@ static void take_away(struct machine *m, const struct wire_revoke *msg)
 	pthread_mutex_lock(&mm->lock);
 	mm->revoked = msg->hdr.seq;
 	/* rights that could not be taken away by unmapping end with the process */
-	if (apply(m, mm, &map, 1, msg->hdr.seq))
+	if (apply(m, mm, &map, 1, msg->hdr.seq, false))
 		end_process(mm);
 	pthread_mutex_unlock(&mm->lock);
 	mm_put(m, mm);

@@ -633,13 +633,15 @@ static bool rights_suffice(struct machine *m, const struct waiter *w)
 	return dsm_state(m->dsm, w->pfn) >= w->want;
 }
 
+/* Of a frame shown at many places it is not known where.  If this is none of them, the access faults, and nobody is asked. */
 bool pager_is_mapped(struct machine *m, const struct waiter *w)
 {
+	uint64_t at;
 	bool yes;
 
 	frames_lock(m);
-	yes = w->pfn < m->config.layout.frames && rights_suffice(m, w) &&
-	      shown_now(m, w->pfn) == stub_shown_at(w->mm->area_number, w->address);
+	at = w->pfn < m->config.layout.frames ? shown_now(m, w->pfn) : 0;
+	yes = at && rights_suffice(m, w) && (at == SHOWN_MANY || at == stub_shown_at(w->mm->area_number, w->address));
 	frames_unlock(m);
 	return yes;
 }
@@ -883,6 +885,18 @@ unsigned pager_copy(struct machine *m, const struct wire_segment *segments, unsi
 	return i;
 }
 
+/* frames_lock held, but not while it waits.  false: it cannot be had. */
+static bool fetch(struct machine *m, uint64_t pfn)
+{
+	while (dsm_state(m->dsm, pfn) < DSM_SHARED) {
+		if (m->stopping || dsm_acquire(m->dsm, pfn, DSM_SHARED, now_ns()) < 0)
+			return false;
+		if (dsm_state(m->dsm, pfn) < DSM_SHARED)
+			pthread_cond_wait(&m->asked_less, &m->frames_lock);
+	}
+	return true;
+}
+
 unsigned pager_copy_page(struct machine *m, uint64_t from, uint64_t to)
 {
 	uint64_t frames = m->config.layout.frames;
@@ -890,12 +904,13 @@ unsigned pager_copy_page(struct machine *m, uint64_t from, uint64_t to)
 
 	if (from >= frames || to >= frames || from == to)
 		return 0;
-	pthread_mutex_lock(&m->frames_lock);
-	if (dsm_state(m->dsm, from) >= DSM_SHARED && dsm_state(m->dsm, to) == DSM_EXCLUSIVE) {
+	frames_lock(m);
+	if (dsm_state(m->dsm, to) == DSM_EXCLUSIVE && fetch(m, from) && dsm_state(m->dsm, to) == DSM_EXCLUSIVE) {
 		memcpy(m->frames + to * NODE_PAGE_SIZE, m->frames + from * NODE_PAGE_SIZE, NODE_PAGE_SIZE);
 		done = 2;
 	}
-	pthread_mutex_unlock(&m->frames_lock);
+	frames_unlock(m);
+	pager_settle(m);
 	return done;
 }
 

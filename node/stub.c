@@ -13,7 +13,8 @@
  *   - The service thread maps and unmaps.
  *
  * A mapping is made PROT_NONE, registered with the userfaultfd, and only then given its rights, because
- * sibling threads run meanwhile: an unregistered mapping would show them stale frames.
+ * sibling threads run meanwhile: an unregistered mapping would show them stale frames.  Where none does it has its rights
+ * from the start.
  *
  * User code shares the address space with all this, can jump anywhere and write whatever is writable, at any
  * moment.  What it cannot do:
@@ -385,11 +386,14 @@ asm(".pushsection .text\n"
     "	mov (%r12), %rdi; mov 8(%r12), %rsi\n"
     "	cmpl $" S(STUB_OP_MAP) ", 36(%r12); je op_map\n"
     "	cmpl $" S(STUB_OP_GIVE) ", 36(%r12); je op_give\n"
+    "	cmpl $" S(STUB_OP_SHOW) ", 36(%r12); je op_show\n"
     "	cmpl $" S(STUB_OP_REGISTER) ", 36(%r12); je op_register\n"
     "	cmpl $" S(STUB_OP_PROTECT) ", 36(%r12); je op_protect\n"
     "	mov $" S(__NR_munmap) ", %eax; call_service; jmp op_ended\n"
     "op_give:\n"
     "	mov 32(%r12), %edx; mov $" S(MAP_SHARED | MAP_FIXED | MAP_POPULATE) ", %r10d; jmp do_map\n"
+    "op_show:\n"
+    "	mov 32(%r12), %edx; mov $" S(MAP_SHARED | MAP_FIXED) ", %r10d; jmp do_map\n"
     "op_map:\n"
     "	mov $" S(PROT_NONE) ", %edx; mov $" S(MAP_SHARED | MAP_FIXED) ", %r10d\n"
     "do_map:\n"

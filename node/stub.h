@@ -73,6 +73,7 @@
 #define STUB_OP_PROTECT		3
 #define STUB_OP_UNMAP		4
 #define STUB_OP_GIVE		5	/* with rights and entries; to be registered at once */
+#define STUB_OP_SHOW		6	/* with rights, likewise */
 
 /* enum stub_owner */
 #define STUB_OWNER_NONE		0

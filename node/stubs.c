@@ -604,8 +604,14 @@ struct mm *stub_take_spare(struct machine *m)
 	}
 	m->spares_failed = false;
 	pthread_mutex_unlock(&m->reap_lock);
-	wake_reaper(m);
+	m->spare_taken = true;
 	return mm;
+}
+
+void stubs_replenish(struct machine *m)
+{
+	if (m->spare_taken && atomic_exchange(&m->spare_taken, false))
+		wake_reaper(m);
 }
 
 /* One that the kernel has taken, out of the list; NULL: none. */

@@ -150,10 +150,10 @@ void ssi_clear_user_page(void *address, struct page *page)
 
 void ssi_copy_user_page(void *to, void *from, struct page *page)
 {
-	unsigned long pfn = page_to_pfn(page);
+	unsigned long pfn = page_to_pfn(page), source = PHYS_PFN(__pa(from));
 
-	if (!ready || !home_of(pfn) || home_of(pfn) != ssi_user_node() ||
-	    !ssi_copy_page_there(pfn, PHYS_PFN(__pa(from))))
+	if (!ready || !home_of(pfn) || home_of(pfn) != ssi_user_node() || !test_bit(source, away) ||
+	    !ssi_copy_page_there(pfn, source))
 		copy_page(to, from);
 	if (ready)
 		clear_bit(pfn, zero);

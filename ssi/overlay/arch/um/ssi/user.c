@@ -349,8 +349,9 @@ int ssi_user_op(pte_t *pte, unsigned long addr, unsigned long *len, int is_write
 }
 
 /*
- * A page of the task is copied, because it is written to.  To do that here would bring the one here, and then the other
- * there, as it is used there.
+ * A page of the task is copied, because it is written to.  To do that here would bring the one here, if it is not, the right to
+ * write the other too, and then that there, where it is used.  So the node is asked even for what is held here: most of
+ * that it has as well, and what it lacks it gets once, for all children of fork().
  */
 bool ssi_copy_page_there(unsigned long to, unsigned long from)
 {
@@ -358,8 +359,6 @@ bool ssi_copy_page_there(unsigned long to, unsigned long from)
 		.flags = WIRE_COPY_PAGE, .count = 2, .segment = { { from, 0, PAGE_SIZE }, { to, 0, PAGE_SIZE } },
 	};
 
-	if (!ssi_rights || ssi_held(from, false))
-		return false;
 	preempt_disable();		/* the channel is this CPU's */
 	forget();
 	t.cpu = channel_to_ask();
