@@ -308,10 +308,23 @@ static unsigned urgent_maps(const struct wire_run *msg)
 	return n;
 }
 
+/*
+ * No other thread has the address space, the kernel says, which believes what one that has run on another CPU of this node
+ * may have forged.
+ */
+static bool is_alone(const struct run *r)
+{
+	bool alone = r->message->flags & WIRE_RUN_ALONE;
+
+	for (unsigned i = 1; i < r->mm->slots && alone; i++)
+		alone = i == r->executor->slot || !mm_slot(r->mm, i).orders->ran;
+	return alone;
+}
+
 /* Up to there; 0 or -errno.  runs: its thread, meanwhile. */
 static int map_until(struct run *r, unsigned end, bool runs)
 {
-	bool still = !runs && r->message->flags & WIRE_RUN_ALONE;
+	bool still = !runs && is_alone(r);
 	const struct wire_map *maps = (const void *)(r->message + 1);
 	unsigned first = r->mapped;
 

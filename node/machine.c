@@ -20,7 +20,7 @@
 #include "log.h"
 #include "machine.h"
 
-#define END_S		10		/* that its end may take */
+#define END_S		30		/* that its end may take, with thousands of processes */
 #define STATS_WAIT_NS	100000000
 
 void machine_fail(struct machine *m, const char *format, ...)

@@ -614,13 +614,20 @@ void frames_lock(struct machine *m)
 	pthread_mutex_lock(&m->frames_lock);
 }
 
-/* The peers thread sleeps until m->deadline: tell it when the core wants to be called earlier. */
-void frames_unlock(struct machine *m)
+/* The peers thread sleeps until m->deadline: does it have to be told that the core wants to be called earlier? */
+static bool note_deadline(struct machine *m)
 {
 	uint64_t next = dsm_tick(m->dsm, now_ns());
 	bool earlier = next < m->deadline;
 
 	m->deadline = next;
+	return earlier;
+}
+
+void frames_unlock(struct machine *m)
+{
+	bool earlier = note_deadline(m);
+
 	pthread_mutex_unlock(&m->frames_lock);
 	if (earlier)
 		peers_kick(m);
@@ -891,6 +898,8 @@ static bool fetch(struct machine *m, uint64_t pfn)
 	while (dsm_state(m->dsm, pfn) < DSM_SHARED) {
 		if (m->stopping || dsm_acquire(m->dsm, pfn, DSM_SHARED, now_ns()) < 0)
 			return false;
+		if (note_deadline(m))		/* where this is the home, that may be all there is to wait for */
+			peers_kick(m);
 		if (dsm_state(m->dsm, pfn) < DSM_SHARED)
 			pthread_cond_wait(&m->asked_less, &m->frames_lock);
 	}

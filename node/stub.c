@@ -13,8 +13,8 @@
  *   - The service thread maps and unmaps.
  *
  * A mapping is made PROT_NONE, registered with the userfaultfd, and only then given its rights, because
- * sibling threads run meanwhile: an unregistered mapping would show them stale frames.  Where none does it has its rights
- * from the start.
+ * sibling threads run meanwhile: an unregistered mapping would show them stale frames.  Where no other thread of the stub has
+ * run user code it has its rights from the start.
  *
  * User code shares the address space with all this, can jump anywhere and write whatever is writable, at any
  * moment.  What it cannot do:

@@ -148,12 +148,13 @@ void ssi_clear_user_page(void *address, struct page *page)
 		clear_page(address);
 }
 
+/* The node gets what it lacks of that; what is not away would not become stale by it. */
 void ssi_copy_user_page(void *to, void *from, struct page *page)
 {
 	unsigned long pfn = page_to_pfn(page), source = PHYS_PFN(__pa(from));
 
 	if (!ready || !home_of(pfn) || home_of(pfn) != ssi_user_node() || !test_bit(source, away) ||
-	    !ssi_copy_page_there(pfn, source))
+	    !(ssi_copy_page_later(page, virt_to_page(from)) || ssi_copy_page_there(pfn, source)))
 		copy_page(to, from);
 	if (ready)
 		clear_bit(pfn, zero);

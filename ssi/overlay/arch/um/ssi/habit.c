@@ -18,7 +18,8 @@
  * takes in vain is at most HABIT_MAX pages a process.
  *
  * On other nodes the frames of these pages are all asked for at once, and the task waits for the last of them, instead of for
- * one after the other (mm.c, give_also()).
+ * one after the other (mm.c, give_also()).  And the pages that are copied as they are written to are copied all at once, when all
+ * are in the page table, unless somebody else could see them there: who has the mm, or gets it and then mmap_lock.
  */
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -236,13 +237,34 @@ static bool is_there(struct mm_struct *mm, unsigned long fault)
 	return yes;
 }
 
-/* mmap_lock held, and again afterwards. */
-static bool make_there(struct mm_struct *mm, unsigned long fault)
+/* mmap_lock held, and again afterwards; all the time, if for writing. */
+static bool make_there(struct mm_struct *mm, unsigned long fault, bool writes)
 {
 	bool unlocked;
 
 	return is_there(mm, fault) ||
-	       !fixup_user_fault(mm, fault & PAGE_MASK, fault & WRITTEN ? FAULT_FLAG_WRITE : 0, &unlocked);
+	       !fixup_user_fault(mm, fault & PAGE_MASK, fault & WRITTEN ? FAULT_FLAG_WRITE : 0, writes ? NULL : &unlocked);
+}
+
+static bool is_alone(const struct mm_struct *mm)
+{
+	return atomic_read(&mm->mm_users) == 1;
+}
+
+/* Nobody but the current task sees its pages until mmap_lock is given up.  false: it does not look like that. */
+static bool put_off_copies(struct mm_struct *mm)
+{
+	if (!ssi_user_node() || !is_alone(mm) || mmap_write_lock_killable(mm))
+		return false;
+	mm->context.ssi->copies.put_off = is_alone(mm);
+	return true;
+}
+
+static void end_copies(struct mm_struct *mm)
+{
+	ssi_copy_pages(&mm->context.ssi->copies);
+	mm->context.ssi->copies.put_off = false;
+	mmap_write_unlock(mm);
 }
 
 static int by_address(const void *a, const void *b)
@@ -271,9 +293,13 @@ static void give(struct ssi_habits *s, struct mm_struct *mm, struct ssi_pages *p
 {
 	unsigned long faults[HABIT_MAX];
 	unsigned int i, n = collect(s, mm, faults);
+	bool writes;
 
 	BUILD_BUG_ON(HABIT_MAX << NUMBER_SHIFT > PAGE_SIZE);
-	if (!n || mmap_read_lock_killable(mm))
+	if (!n)
+		return;
+	writes = put_off_copies(mm);
+	if (!writes && mmap_read_lock_killable(mm))
 		return;
 	for (i = 0; i < n; i++) {
 		struct vm_area_struct *vma = vma_lookup(mm, faults[i] & PAGE_MASK);
@@ -281,10 +307,13 @@ static void give(struct ssi_habits *s, struct mm_struct *mm, struct ssi_pages *p
 		if (!vma || !may_be_given(vma, faults[i]))
 			continue;
 		set_bit((faults[i] & ~PAGE_MASK) >> NUMBER_SHIFT, s->done);
-		if (make_there(mm, faults[i]))
+		if (make_there(mm, faults[i], writes))
 			pages->address[pages->count++] = faults[i] & PAGE_MASK;
 	}
-	mmap_read_unlock(mm);
+	if (writes)
+		end_copies(mm);
+	else
+		mmap_read_unlock(mm);
 	s->vain = pages->count ? 0 : s->vain + 1;
 }
 

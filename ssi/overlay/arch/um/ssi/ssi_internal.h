@@ -452,6 +452,20 @@ void ssi_snapshot_begin(void);
 /* Copy a frame to another on the node of the current CPU.  false: it does not hold them so, nothing is done. */
 bool ssi_copy_page_there(unsigned long to, unsigned long from);
 
+#define COPIES_MAX 16
+
+/* Pages of an mm that are to be copied on its task's node, locked, and what from.  Its only task's, which holds mmap_lock. */
+struct ssi_copies {
+	bool put_off;
+	unsigned int count;
+	struct { struct page *to, *from; } page[COPIES_MAX];
+};
+
+/* false: it cannot be put off. */
+bool ssi_copy_page_later(struct page *to, struct page *from);
+/* Copy what has been put off.  May sleep. */
+void ssi_copy_pages(struct ssi_copies *l);
+
 /* In fork(), before the child runs; may sleep. */
 void ssi_habit_fork(struct ssi_habits *parent, struct ssi_habits *child);
 /* Nothing uses the mm any more. */
@@ -484,6 +498,7 @@ unsigned long ssi_block_growth(unsigned long start, unsigned long stop);
 struct ssi_mm {
 	__u64 id;
 	struct ssi_habits habits;
+	struct ssi_copies copies;
 	struct ssi_block block;
 	unsigned long gates;	/* where they are mapped; 0: nowhere */
 	bool starting, start_busy;	/* start.c; somebody uses the slot for that */

@@ -5,7 +5,7 @@
  * System calls read and write memory of their task, which is mostly on the node where the task runs.  To load
  * or store it from here would bring its frame here, and the task's next access would bring it back.  So
  * the bytes are asked of that node, or sent to it, over the channel of this CPU, which is idle while the CPU is in
- * the kernel.  The node refuses what it does not hold, and then a load or store does it as ever.
+ * the kernel.  The node refuses what it does not hold, and then a load or store does it as ever.  Whole pages it copies itself.
  *
  * execve() reads its arguments in three small pieces each, which would take a round trip for each.  So the frames that
  * they lie in are fetched as they are then, and read from that copy.  What calls that only read a path, a small structure or
@@ -19,6 +19,7 @@
  */
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <asm/ssi_user.h>
@@ -159,7 +160,8 @@ static void exchange(struct transfer *t)
 	send(t);
 	receive(t);
 	ssi_channel_end(t->cpu);
-	ssi_start_round_trip(own_node(), os_nsecs() - begun);
+	if (!(t->flags & WIRE_COPY_PAGE))	/* the node may have to fetch it */
+		ssi_start_round_trip(own_node(), os_nsecs() - begun);
 }
 
 /* The last of them is to be answered. */
@@ -293,14 +295,18 @@ static void forget(void)
 
 /* --- what the kernel calls --- */
 
-/* The channel of a CPU elsewhere, if it is worth while to ask its node; NULL: it is not, or there is none. */
+/* The channel of a CPU elsewhere; NULL: there is none. */
+static struct ssi_cpu *channel_there(void)
+{
+	return ssi_active && ssi_rights && ssi_user_node() ? ssi_idle_channel() : NULL;
+}
+
+/* Likewise, if it is worth while to ask its node for what it may have. */
 static struct ssi_cpu *channel_to_ask(void)
 {
-	struct ssi_cpu *c = ssi_idle_channel();
+	struct ssi_cpu *c = channel_there();
 
-	if (!ssi_active || !ssi_rights || !ssi_user_node() || !c)
-		return NULL;
-	if (!c->copy_pause)
+	if (!c || !c->copy_pause)
 		return c;
 	c->copy_pause--;
 	return NULL;
@@ -353,17 +359,84 @@ int ssi_user_op(pte_t *pte, unsigned long addr, unsigned long *len, int is_write
  * write the other too, and then that there, where it is used.  So the node is asked even for what is held here: most of
  * that it has as well, and what it lacks it gets once, for all children of fork().
  */
+static struct transfer page_transfer(struct ssi_cpu *c, unsigned long to, unsigned long from)
+{
+	return (struct transfer){
+		.cpu = c, .flags = WIRE_COPY_PAGE, .count = 2, .segment = { { from, 0, PAGE_SIZE }, { to, 0, PAGE_SIZE } },
+	};
+}
+
 bool ssi_copy_page_there(unsigned long to, unsigned long from)
 {
-	struct transfer t = {
-		.flags = WIRE_COPY_PAGE, .count = 2, .segment = { { from, 0, PAGE_SIZE }, { to, 0, PAGE_SIZE } },
-	};
+	struct transfer t;
 
 	preempt_disable();		/* the channel is this CPU's */
 	forget();
-	t.cpu = channel_to_ask();
+	t = page_transfer(channel_there(), to, from);
 	if (t.cpu)
 		exchange(&t);
 	preempt_enable();
 	return t.done == 2;
+}
+
+/*
+ * Locked, so that it is neither moved nor written to a swap device as it is now.  And that somebody has a reference to what it is
+ * copied from keeps others from writing to that, who would take it for their own.
+ */
+bool ssi_copy_page_later(struct page *to, struct page *from)
+{
+	struct ssi_copies *l = current->mm ? &current->mm->context.ssi->copies : NULL;
+
+	if (!l || !l->put_off || l->count == COPIES_MAX || !trylock_page(to))
+		return false;
+	get_page(to);
+	get_page(from);
+	l->page[l->count].to = to;
+	l->page[l->count++].from = from;
+	return true;
+}
+
+/* All are asked for before the first answer: a round trip for all of them.  done: a bit for each. */
+static unsigned long copy_there(struct ssi_cpu *c, const struct ssi_copies *l)
+{
+	unsigned long done = 0;
+	struct transfer t;
+	unsigned int i;
+
+	ssi_channel_begin(c);
+	for (i = 0; i < l->count; i++) {
+		t = page_transfer(c, page_to_pfn(l->page[i].to), page_to_pfn(l->page[i].from));
+		send(&t);
+	}
+	for (i = 0; i < l->count; i++) {
+		receive(&t);
+		done |= (unsigned long)(t.done == 2) << i;
+	}
+	ssi_channel_end(c);
+	return done;
+}
+
+void ssi_copy_pages(struct ssi_copies *l)
+{
+	unsigned long done = 0;
+	struct ssi_cpu *c;
+	unsigned int i;
+
+	if (!l->count)
+		return;
+	preempt_disable();
+	forget();
+	ssi_results_sync();		/* they may be to pages that are copied */
+	c = channel_there();
+	if (c)
+		done = copy_there(c, l);
+	preempt_enable();
+	for (i = 0; i < l->count; i++) {
+		if (!(done >> i & 1))
+			copy_page(page_address(l->page[i].to), page_address(l->page[i].from));
+		unlock_page(l->page[i].to);
+		put_page(l->page[i].to);
+		put_page(l->page[i].from);
+	}
+	l->count = 0;
 }

@@ -19,7 +19,7 @@ void arch_alloc_page(struct page *page, int order);
 void ssi_clear_user_page(void *address, struct page *page);
 #define clear_user_page(address, vaddr, page)	ssi_clear_user_page(address, page)
 
-/* Where the task runs, if its node holds both pages. */
+/* Where the task runs, if `to` is there. */
 void ssi_copy_user_page(void *to, void *from, struct page *page);
 #undef copy_user_page
 #define copy_user_page(to, from, vaddr, page)	ssi_copy_user_page(to, from, page)
