@@ -18,7 +18,7 @@
  * takes in vain is at most HABIT_MAX pages a process.
  *
  * On other nodes the frames of these pages are all asked for at once, and the task waits for the last of them, instead of for
- * one after the other (mm.c, give_also()).  And the pages that are copied as they are written to are copied all at once, when all
+ * one after the other (mm.c, give_also()).  And what is copied as it is written to is copied all at once, when all the pages
  * are in the page table, unless somebody else could see them there: who has the mm, or gets it and then mmap_lock.
  */
 #include <linux/file.h>
@@ -223,48 +223,38 @@ static bool may_be_given(const struct vm_area_struct *vma, unsigned long fault)
 	return vma->vm_flags & VM_READ;
 }
 
-static bool is_there(struct mm_struct *mm, unsigned long fault)
+static pte_t entry_of(struct mm_struct *mm, unsigned long fault)
 {
-	u32 need = fault & WRITTEN ? SSI_PROT_W : SSI_PROT_R;
 	unsigned long flags, next;
-	pte_t *pte;
-	bool yes;
+	pte_t *pte, entry;
 
 	local_irq_save(flags);		/* page tables stay */
 	pte = ssi_pte_table(mm, fault & PAGE_MASK, &next);
-	yes = pte && ssi_rights_when_young(READ_ONCE(*pte)) & need;
+	entry = pte ? READ_ONCE(*pte) : __pte(0);
 	local_irq_restore(flags);
-	return yes;
+	return entry;
 }
 
-/* mmap_lock held, and again afterwards; all the time, if for writing. */
-static bool make_there(struct mm_struct *mm, unsigned long fault, bool writes)
+/* mmap_lock held, and again afterwards, unless that is not to be given up meanwhile: unlocked is NULL then. */
+static bool make_there(struct mm_struct *mm, unsigned long fault, bool *unlocked)
 {
-	bool unlocked;
+	u32 need = fault & WRITTEN ? SSI_PROT_W : SSI_PROT_R;
 
-	return is_there(mm, fault) ||
-	       !fixup_user_fault(mm, fault & PAGE_MASK, fault & WRITTEN ? FAULT_FLAG_WRITE : 0, writes ? NULL : &unlocked);
+	return ssi_rights_when_young(entry_of(mm, fault)) & need ||
+	       !fixup_user_fault(mm, fault & PAGE_MASK, fault & WRITTEN ? FAULT_FLAG_WRITE : 0, unlocked);
+}
+
+/* To make it there takes a copy of a page, at most, and no waiting for one. */
+static bool is_to_be_copied(struct mm_struct *mm, unsigned long fault)
+{
+	pte_t entry = entry_of(mm, fault);
+
+	return fault & WRITTEN && pte_present(entry) && !pte_write(entry);
 }
 
 static bool is_alone(const struct mm_struct *mm)
 {
 	return atomic_read(&mm->mm_users) == 1;
-}
-
-/* Nobody but the current task sees its pages until mmap_lock is given up.  false: it does not look like that. */
-static bool put_off_copies(struct mm_struct *mm)
-{
-	if (!ssi_user_node() || !is_alone(mm) || mmap_write_lock_killable(mm))
-		return false;
-	mm->context.ssi->copies.put_off = is_alone(mm);
-	return true;
-}
-
-static void end_copies(struct mm_struct *mm)
-{
-	ssi_copy_pages(&mm->context.ssi->copies);
-	mm->context.ssi->copies.put_off = false;
-	mmap_write_unlock(mm);
 }
 
 static int by_address(const void *a, const void *b)
@@ -289,31 +279,59 @@ static unsigned int collect(struct ssi_habits *s, const struct mm_struct *mm, un
 	return n;
 }
 
+static bool can_be_given(struct mm_struct *mm, unsigned long fault)
+{
+	struct vm_area_struct *vma = vma_lookup(mm, fault & PAGE_MASK);
+
+	return vma && may_be_given(vma, fault);
+}
+
+/* Nobody but the current task sees their pages until mmap_lock is given up.  given: a bit for each that is there then. */
+static void give_copies(struct mm_struct *mm, const unsigned long *faults, unsigned int n, const unsigned long *copied,
+			unsigned long *given)
+{
+	struct ssi_copies *copies = &mm->context.ssi->copies;
+	unsigned int i;
+
+	if (mmap_write_lock_killable(mm))
+		return;
+	copies->put_off = is_alone(mm);
+	for_each_set_bit(i, copied, n) {
+		if (can_be_given(mm, faults[i]) && is_to_be_copied(mm, faults[i]) && make_there(mm, faults[i], NULL))
+			set_bit(i, given);
+		if (copies->count == COPIES_MAX)
+			ssi_copy_pages(copies);
+	}
+	ssi_copy_pages(copies);
+	copies->put_off = false;
+	mmap_write_unlock(mm);
+}
+
 static void give(struct ssi_habits *s, struct mm_struct *mm, struct ssi_pages *pages)
 {
+	DECLARE_BITMAP(given, HABIT_MAX) = {};
+	DECLARE_BITMAP(copied, HABIT_MAX) = {};
 	unsigned long faults[HABIT_MAX];
 	unsigned int i, n = collect(s, mm, faults);
-	bool writes;
+	bool together = ssi_user_node() && is_alone(mm), unlocked;
 
 	BUILD_BUG_ON(HABIT_MAX << NUMBER_SHIFT > PAGE_SIZE);
-	if (!n)
-		return;
-	writes = put_off_copies(mm);
-	if (!writes && mmap_read_lock_killable(mm))
+	if (!n || mmap_read_lock_killable(mm))
 		return;
 	for (i = 0; i < n; i++) {
-		struct vm_area_struct *vma = vma_lookup(mm, faults[i] & PAGE_MASK);
-
-		if (!vma || !may_be_given(vma, faults[i]))
+		if (!can_be_given(mm, faults[i]))
 			continue;
 		set_bit((faults[i] & ~PAGE_MASK) >> NUMBER_SHIFT, s->done);
-		if (make_there(mm, faults[i], writes))
-			pages->address[pages->count++] = faults[i] & PAGE_MASK;
+		if (together && is_to_be_copied(mm, faults[i]))
+			set_bit(i, copied);
+		else if (make_there(mm, faults[i], &unlocked))
+			set_bit(i, given);
 	}
-	if (writes)
-		end_copies(mm);
-	else
-		mmap_read_unlock(mm);
+	mmap_read_unlock(mm);
+	if (!bitmap_empty(copied, n))
+		give_copies(mm, faults, n, copied, given);
+	for_each_set_bit(i, given, n)
+		pages->address[pages->count++] = faults[i] & PAGE_MASK;
 	s->vain = pages->count ? 0 : s->vain + 1;
 }
 
