@@ -19,6 +19,7 @@
 
 #include "log.h"
 #include "machine.h"
+#include "membership.h"
 
 #define END_S		30		/* that its end may take, with thousands of processes */
 #define STATS_WAIT_NS	100000000
@@ -228,9 +229,19 @@ static void quiesce(struct machine *m)
 }
 
 /* A thread that never ends, a bug or a host that is out of order, must not keep alive what has been said to end. */
+static void end_now(int signal)
+{
+	static const char line[] = "pangea: this node's daemon hangs at its end and is ended now; if the host was not overloaded, report that\n";
+	ssize_t ignored = write(STDERR_FILENO, line, sizeof(line) - 1);
+
+	(void)signal;
+	(void)ignored;
+	_exit(EXIT_BROKEN);
+}
+
 void machine_free(struct machine *m)
 {
-	signal(SIGALRM, SIG_DFL);
+	signal(SIGALRM, end_now);
 	alarm(END_S);
 	quiesce(m);
 	pager_stop(m);

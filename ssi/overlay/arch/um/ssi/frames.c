@@ -148,7 +148,7 @@ void ssi_clear_user_page(void *address, struct page *page)
 		clear_page(address);
 }
 
-/* The node gets what it lacks of that; what is not away would not become stale by it. */
+/* The node may fetch the source, without its being noted as away: so only one that is already is copied there. */
 void ssi_copy_user_page(void *to, void *from, struct page *page)
 {
 	unsigned long pfn = page_to_pfn(page), source = PHYS_PFN(__pa(from));

@@ -223,31 +223,19 @@ static bool may_be_given(const struct vm_area_struct *vma, unsigned long fault)
 	return vma->vm_flags & VM_READ;
 }
 
-static pte_t entry_of(struct mm_struct *mm, unsigned long fault)
-{
-	unsigned long flags, next;
-	pte_t *pte, entry;
-
-	local_irq_save(flags);		/* page tables stay */
-	pte = ssi_pte_table(mm, fault & PAGE_MASK, &next);
-	entry = pte ? READ_ONCE(*pte) : __pte(0);
-	local_irq_restore(flags);
-	return entry;
-}
-
 /* mmap_lock held, and again afterwards, unless that is not to be given up meanwhile: unlocked is NULL then. */
 static bool make_there(struct mm_struct *mm, unsigned long fault, bool *unlocked)
 {
 	u32 need = fault & WRITTEN ? SSI_PROT_W : SSI_PROT_R;
 
-	return ssi_rights_when_young(entry_of(mm, fault)) & need ||
+	return ssi_rights_when_young(ssi_entry_of(mm, fault)) & need ||
 	       !fixup_user_fault(mm, fault & PAGE_MASK, fault & WRITTEN ? FAULT_FLAG_WRITE : 0, unlocked);
 }
 
 /* To make it there takes a copy of a page, at most, and no waiting for one. */
 static bool is_to_be_copied(struct mm_struct *mm, unsigned long fault)
 {
-	pte_t entry = entry_of(mm, fault);
+	pte_t entry = ssi_entry_of(mm, fault);
 
 	return fault & WRITTEN && pte_present(entry) && !pte_write(entry);
 }

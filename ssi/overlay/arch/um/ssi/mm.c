@@ -678,13 +678,13 @@ static unsigned long give_pages(struct ssi_stream *s, u64 id, unsigned long page
 	return pages;
 }
 
-static pte_t entry_of(unsigned long address)
+pte_t ssi_entry_of(struct mm_struct *mm, unsigned long address)
 {
 	unsigned long flags;
 	pte_t *pte, entry;
 
 	local_irq_save(flags);		/* page tables stay */
-	pte = address < TASK_SIZE ? next_entry(current->mm, NULL, address & PAGE_MASK) : NULL;
+	pte = address < TASK_SIZE ? next_entry(mm, NULL, address & PAGE_MASK) : NULL;
 	entry = pte ? READ_ONCE(*pte) : __pte(0);
 	local_irq_restore(flags);
 	return entry;
@@ -692,12 +692,12 @@ static pte_t entry_of(unsigned long address)
 
 bool ssi_may_access(unsigned long address, bool write)
 {
-	return ssi_rights_of(entry_of(address)) & (write ? SSI_PROT_W : SSI_PROT_R);
+	return ssi_rights_of(ssi_entry_of(current->mm, address)) & (write ? SSI_PROT_W : SSI_PROT_R);
 }
 
 bool ssi_is_given(unsigned long address)
 {
-	pte_t entry = entry_of(address);
+	pte_t entry = ssi_entry_of(current->mm, address);
 
 	return ssi_rights_of(entry) && !pte_needsync(entry);
 }

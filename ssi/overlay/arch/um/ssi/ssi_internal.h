@@ -555,6 +555,8 @@ u32 ssi_rights_of(pte_t pte);
 u32 ssi_rights_when_young(pte_t pte);
 /* The entry of a page; NULL: there is no table there, and *next is where the next one may be.  Interrupts off. */
 pte_t *ssi_pte_table(struct mm_struct *mm, unsigned long address, unsigned long *next);
+/* As it is just now; 0: there is none. */
+pte_t ssi_entry_of(struct mm_struct *mm, unsigned long address);
 
 /* --- map.c --- */
 /*
