@@ -112,8 +112,10 @@ void mm_forget(struct machine *m, uint64_t id);
 void mm_note_taken(struct machine *m);
 /* After the executors, the mm thread and the reaper have ended. */
 void mm_forget_all(struct machine *m);
-/* Of a stub whose mm is used no more: user code's mappings go.  0, or -errno: it cannot be used again. */
+/* Of a stub whose mm is used no more, or that has none: user code's mappings go.  0, or -errno: it cannot be used again. */
 int mm_unmap_all(struct machine *m, struct mm *mm);
+/* Likewise, but they stay, as the kernel will see to them. */
+void mm_keep_all(struct mm *mm);
 void mm_drop_table(struct mm *mm);
 
 /* --- stubs.c: stub processes, made ahead and used again --- */

@@ -504,6 +504,13 @@ int mm_unmap_all(struct machine *m, struct mm *mm)
 	return ret;
 }
 
+void mm_keep_all(struct mm *mm)
+{
+	pthread_mutex_lock(&mm->lock);
+	forget_all(mm);
+	pthread_mutex_unlock(&mm->lock);
+}
+
 void mm_drop_table(struct mm *mm)
 {
 	table_clear_range(mm, 0, 1ull << (LEVELS * LEVEL_BITS + 12));

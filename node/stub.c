@@ -26,7 +26,8 @@
  *     user code nothing: the words and the registers are its own.
  *   - Influence the service thread, which reads no memory but its orders, which are mapped read-only: no stack,
  *     so there is no return address to forge, and no buffer to change between check and use.  Its answer to the
- *     kernel can be forged, by a thread that has forged its report (below) and runs on while the kernel maps.
+ *     kernel can be forged, by a thread that has forged its report (below) and runs on while the kernel maps.  What the
+ *     kernel believes to be mapped need not be true then, for this process and for the next child of its parent.
  *   - Be resumed by anyone but pangead: the thread waits for its orders to change.
  *
  * A thread that has SIGALRM blocked by a forged frame does not park when pangead asks; pangead ends such a

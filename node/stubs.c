@@ -11,7 +11,8 @@
  * the first time, before any user code: struct stub_fresh.  So for each CPU thread that has run since:
  *
  *	the host says that it sleeps in FUTEX_WAIT on its own flag, with the stack pointer and at the address of then
- *	all mappings of user code go, so nothing is left that could run but the stub's text, where all threads sleep
+ *	all mappings of user code go, so nothing is left that could run but the stub's text, where all threads sleep; or they
+ *	  stay, if the kernel knows them all, which sees to them before its next user code runs (orders.kept)
  *	its report is emptied, and what it returns to is written there: rt_sigreturn with the context of then
  *	it is resumed, takes all its registers, its signal mask and its signal stack from that, traps, and parks
  *
@@ -27,6 +28,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -161,6 +163,15 @@ static void place(const struct machine *m, struct mm *mm, unsigned slot)
 		pin_thread(cpu, mm->tid[slot]);
 	if (!slot)
 		mm->served_on = cpu + 1;
+}
+
+/* What the kernel knows may stay (ssi/overlay/arch/um/ssi/mapped.c): it looks at that before user code runs. */
+static int empty_mappings(struct machine *m, struct mm *mm)
+{
+	if (!mm_slot(mm, 0).orders->kept)
+		return mm_unmap_all(m, mm);
+	mm_keep_all(mm);
+	return 0;
 }
 
 static bool sleeps_as_fresh(const struct mm *mm, unsigned slot)
@@ -298,7 +309,7 @@ static bool reset(struct machine *m, struct mm *mm)
 		return false;
 	calm_thread(mm->pid);
 	pin_thread_at(here, mm->pid);
-	if (!stub_alive(mm) || mm_unmap_all(m, mm))
+	if (!stub_alive(mm) || empty_mappings(m, mm))
 		return false;
 	empty_orders(mm);
 	empty_reports(m, mm);
@@ -311,6 +322,7 @@ static bool reset(struct machine *m, struct mm *mm)
 		pin_thread_at(here, mm->tid[i]);
 		if (!reset_thread(mm, i))
 			return false;
+		sched_yield();		/* it has parked, and had better fall asleep here */
 		place(m, mm, i);
 	}
 	mm->id = mm->revoked = 0;
@@ -583,6 +595,15 @@ static bool withdraw(struct machine *m, const struct mm *mm)
 	return false;
 }
 
+/* Nobody will look at its mappings.  false: it cannot be used. */
+static bool empty_kept(struct machine *m, struct mm *mm)
+{
+	bool empty = !mm_unmap_all(m, mm);
+
+	mm_slot(mm, 0).orders->kept = 0;
+	return empty;
+}
+
 struct mm *stub_take_spare(struct machine *m)
 {
 	struct mm **p, *mm = NULL;
@@ -605,6 +626,10 @@ struct mm *stub_take_spare(struct machine *m)
 	m->spares_failed = false;
 	pthread_mutex_unlock(&m->reap_lock);
 	m->spare_taken = true;
+	if (mm && mm_slot(mm, 0).orders->kept && !empty_kept(m, mm)) {
+		stub_give_back(m, mm);
+		mm = NULL;
+	}
 	return mm;
 }
 

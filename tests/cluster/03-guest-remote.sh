@@ -29,6 +29,6 @@ PANGEA_START=1
 guest "CPUs 1,2, soon" --cpus 1,2 "$GUEST" fork-tree spawn 'signal-*' fp-state 'cow -n 4' results threads
 PANGEA_START=1000000
 guest "CPU 1, starting" --cpus 1 "$GUEST" fork-tree spawn 'signal-*' timers fp-state eintr runaway ptrace futex cow\ -n\ 4 copy-user \
-	exec-args sigaction code leftover threads gates
+	exec-args sigaction code leftover siblings threads gates
 guest "CPUs 1,2, starting" --cpus 1,2 "$GUEST" threads fp-state futex
 check "nothing is left" nothing_kept

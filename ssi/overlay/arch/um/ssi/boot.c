@@ -72,6 +72,7 @@ static void twice_a_second(struct timer_list *timer)
 	unsigned int i;
 
 	ssi_clock_steer();
+	ssi_tell_freed();
 	for (i = 0; i < ssi_boot.node_count; i++)
 		ssi_node_watch(i);
 	if (!timer_pending(&trim_timer))

@@ -74,6 +74,7 @@ void ssi_cpu_idle(void)
 		w->failures = 0;
 		return;
 	}
+	ssi_tell_freed();
 	um_idle_sleep();
 	if (found < 0)
 		give_up(w);

@@ -38,51 +38,79 @@ static bool is_kept(pte_t entry)
 	return pte_present(entry) && !pte_needsync(entry) && ssi_rights_of(entry);
 }
 
-/* All but what is kept: what lies between goes in one piece. */
-static void take(struct ssi_service *s, struct mm_struct *mm, const struct ssi_range *r)
+static void unmap(struct ssi_service *s, struct ssi_mapped *l, unsigned long start, unsigned long end)
 {
-	unsigned long at = r->start & PAGE_MASK, end = min(r->end, (unsigned long)TASK_SIZE), taken = at;
+	if (!ssi_mapped_remove(l, start, end))
+		return;
+	ssi_service_unmap(s, start, end);
+	if (l && !start && end == TASK_SIZE)
+		l->lost = l->count = 0;
+}
+
+/* All that is mapped but what is kept: what lies between goes in one piece. */
+static void take(struct ssi_service *s, struct ssi_mapped *l, struct mm_struct *mm, const struct ssi_range *r)
+{
+	unsigned long at = r->start & PAGE_MASK, end = min(r->end, (unsigned long)TASK_SIZE), taken = at, mapped_end = at;
 	pte_t *pte = NULL;
 
-	while (at < end) {
+	for (;;) {
+		if (at >= mapped_end) {
+			at = ssi_mapped_next(l, at, &mapped_end);
+			pte = NULL;
+		}
+		if (at >= end)
+			break;
 		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
 		if (!pte)
 			continue;
 		if (is_kept(READ_ONCE(*pte))) {
 			if (at > taken)
-				ssi_service_unmap(s, taken, at);
+				unmap(s, l, taken, at);
 			taken = at + PAGE_SIZE;
 		}
 		at += PAGE_SIZE;
 	}
 	if (end > taken)
-		ssi_service_unmap(s, taken, end);
+		unmap(s, l, taken, end);
 }
 
 /* --- giving --- */
 
-/* Pages that follow each other in both address spaces, with the same rights. */
-struct run { unsigned long start, end, pfn; u32 prot; };
+struct run {
+	struct ssi_mapped *mapped;
+	struct ssi_mapping now;		/* prot: 0: there is none */
+	bool narrows;			/* it is mapped, with more rights */
+};
 
 static void give_run(struct ssi_service *s, struct run *r)
 {
-	if (r->prot)
-		ssi_service_give(s, r->start, r->end - r->start, (unsigned long long)r->pfn << PAGE_SHIFT, r->prot);
-	r->prot = 0;
-}
+	const struct ssi_mapping *m = &r->now;
 
-static bool goes_on(const struct run *r, unsigned long at, unsigned long pfn, u32 prot)
-{
-	return r->prot == prot && r->end == at && r->pfn + ((at - r->start) >> PAGE_SHIFT) == pfn;
-}
-
-static void add_page(struct ssi_service *s, struct run *r, unsigned long at, unsigned long pfn, u32 prot)
-{
-	if (!goes_on(r, at, pfn, prot)) {
-		give_run(s, r);
-		*r = (struct run){ at, at, pfn, prot };
+	if (m->prot) {
+		ssi_mapped_add(r->mapped, m);
+		if (r->narrows)
+			ssi_service_protect(s, m->start, m->end, m->prot);
+		else
+			ssi_service_give(s, m->start, m->end - m->start, (unsigned long long)m->pfn << PAGE_SHIFT, m->prot);
 	}
-	r->end += PAGE_SIZE;
+	r->now.prot = 0;
+}
+
+static bool goes_on(const struct run *r, bool narrows, unsigned long at, unsigned long pfn, u32 prot)
+{
+	const struct ssi_mapping *m = &r->now;
+
+	return r->narrows == narrows && m->prot == prot && m->end == at && m->pfn + ((at - m->start) >> PAGE_SHIFT) == pfn;
+}
+
+static void add_page(struct ssi_service *s, struct run *r, bool narrows, unsigned long at, unsigned long pfn, u32 prot)
+{
+	if (!goes_on(r, narrows, at, pfn, prot)) {
+		give_run(s, r);
+		r->narrows = narrows;
+		r->now = (struct ssi_mapping){ at, at, pfn, prot };
+	}
+	r->now.end += PAGE_SIZE;
 }
 
 /* The entry is being given as it is.  If it changes, it is marked again. */
@@ -95,15 +123,17 @@ static bool mark_given(pte_t *pte, pte_t entry)
 static bool give_page(struct ssi_service *s, struct run *run, pte_t *pte, unsigned long at, bool all, bool inside)
 {
 	pte_t entry = READ_ONCE(*pte);
-	u32 prot = ssi_rights_when_young(entry);
+	u32 prot = ssi_rights_when_young(entry), mapped;
 
 	if (!prot || !(all || pte_needsync(entry)) || !ssi_held(pte_pfn(entry), prot & SSI_PROT_W))
 		return false;
-	if (!inside && !goes_on(run, at, pte_pfn(entry), prot))
+	mapped = all ? 0 : ssi_mapped_prot(run->mapped, at, pte_pfn(entry));
+	if (!inside && !goes_on(run, (mapped & prot) == prot, at, pte_pfn(entry), prot))
 		return false;
 	if (!mark_given(pte, entry))
 		return false;
-	add_page(s, run, at, pte_pfn(entry), prot);
+	if (mapped != prot)
+		add_page(s, run, (mapped & prot) == prot, at, pte_pfn(entry), prot);
 	return true;
 }
 
@@ -112,10 +142,11 @@ static bool give_page(struct ssi_service *s, struct run *run, pte_t *pte, unsign
  * even what does not seem to lack.  All of it counts as used then, like what mm/memory.c faults around; a child's pages,
  * which fork() makes old, would fault one by one.
  */
-static void give(struct ssi_service *s, struct mm_struct *mm, unsigned long start, unsigned long end, bool all)
+static void give(struct ssi_service *s, struct ssi_mapped *l, struct mm_struct *mm, unsigned long start, unsigned long end,
+		 bool all)
 {
 	unsigned long at = start, limit = min(end + MORE_PAGES * PAGE_SIZE, (unsigned long)TASK_SIZE);
-	struct run run = {};
+	struct run run = { .mapped = l };
 	pte_t *pte = NULL;
 
 	while (at < limit) {
@@ -135,10 +166,10 @@ static void give(struct ssi_service *s, struct mm_struct *mm, unsigned long star
  * A few pages are given anew at once, as they are now, instead of being taken away: relocations made read-only, a page
  * copied before it was written to.  But not those whose use is to be seen (they are old), nor what is not there any more.
  */
-static void exchange(struct ssi_service *s, struct mm_struct *mm, const struct ssi_range *r)
+static void exchange(struct ssi_service *s, struct ssi_mapped *l, struct mm_struct *mm, const struct ssi_range *r)
 {
 	unsigned long at = r->start & PAGE_MASK, end = min(r->end, (unsigned long)TASK_SIZE);
-	struct run run = {};
+	struct run run = { .mapped = l };
 	pte_t *pte = NULL;
 
 	if (end - at > EXCHANGE_PAGES * PAGE_SIZE)
@@ -170,25 +201,62 @@ static bool can_give(struct mm_struct *mm, unsigned long address, bool *lost)
 	return !prot || ssi_held(pte_pfn(entry), prot & SSI_PROT_W);
 }
 
-/* All of it, whatever the stub shows as it is: who waits for that may hold other nodes' locks. */
-bool ssi_unmap(struct ssi_mm_node *n, const struct ssi_slot *slot)
+/* What the stub shows of an mm before and the page table has likewise is given, and stays. */
+static void adopt(const struct ssi_mapped *l, struct mm_struct *mm)
 {
+	const struct ssi_mapping *m;
+	pte_t *pte, entry;
+
+	if (!l || l->lost)
+		return;
+	for (m = l->mapping; m < l->mapping + l->count; m++) {
+		unsigned long at = m->start;
+
+		for (pte = NULL; at < m->end;) {
+			pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
+			if (!pte)
+				continue;
+			entry = READ_ONCE(*pte);
+			if (pte_present(entry) && pte_pfn(entry) == m->pfn + ((at - m->start) >> PAGE_SHIFT) &&
+			    ssi_rights_when_young(entry) == m->prot && ssi_held(pte_pfn(entry), m->prot & SSI_PROT_W))
+				mark_given(pte, entry);
+			at += PAGE_SIZE;
+		}
+	}
+}
+
+/* The service has ended: did it do all? */
+static bool is_done(struct ssi_service *s, struct ssi_mm *sm)
+{
+	if (!ssi_service_end(s))
+		return true;
+	if (sm->mapped)
+		sm->mapped->lost = true;
+	return false;
+}
+
+/* All that is mapped of it, whatever the stub shows as it is: who waits for that may hold other nodes' locks. */
+bool ssi_unmap(struct ssi_mm *sm, const struct ssi_slot *slot)
+{
+	struct ssi_mm_node *n = &sm->node[0];
 	struct ssi_service service;
 	unsigned int i;
 
 	if (ssi_service_begin(&service, slot, ssi_host_cpu(raw_smp_processor_id()), false))
 		return false;
 	for (i = 0; i < n->pending_count; i++)
-		ssi_service_unmap(&service, n->pending[i].start & PAGE_MASK, n->pending[i].end);
-	if (ssi_service_end(&service))
+		unmap(&service, sm->mapped, n->pending[i].start & PAGE_MASK, n->pending[i].end);
+	if (!is_done(&service, sm))
 		return false;
 	n->pending_count = 0;
 	return true;
 }
 
-bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, const struct ssi_fault *fault,
-	     unsigned long start, unsigned long end)
+bool ssi_map(struct ssi_mm *sm, struct mm_struct *mm, const struct ssi_slot *slot, const struct ssi_fault *fault,
+	     unsigned long start, unsigned long end, bool kept)
 {
+	struct ssi_mm_node *n = &sm->node[0];
+	struct ssi_mapped *l = sm->mapped;
 	struct ssi_service service;
 	bool may, lost;
 	unsigned int i;
@@ -197,16 +265,20 @@ bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot 
 		return true;
 	if (ssi_service_begin(&service, slot, ssi_host_cpu(raw_smp_processor_id()), true))
 		return false;
-	may = can_give(mm, fault->address, &lost);	/* before exchange() gives it */
-	for (i = 0; i < n->pending_count; i++) {
-		exchange(&service, mm, &n->pending[i]);
-		take(&service, mm, &n->pending[i]);
-	}
+	may = can_give(mm, fault->address, &lost);	/* before adopt() and exchange() give it */
+	if (kept && (!l || l->lost))
+		unmap(&service, l, 0, TASK_SIZE);
+	else if (kept)
+		adopt(l, mm);
+	for (i = 0; i < n->pending_count; i++)
+		exchange(&service, l, mm, &n->pending[i]);
 	if (may && fault->address)
-		give(&service, mm, start, end, lost);
+		give(&service, l, mm, start, end, lost);
 	for (i = 0; i < fault->also->count; i++)
-		give(&service, mm, fault->also->address[i], fault->also->address[i] + PAGE_SIZE, false);
-	if (ssi_service_end(&service))
+		give(&service, l, mm, fault->also->address[i], fault->also->address[i] + PAGE_SIZE, false);
+	for (i = 0; i < n->pending_count; i++)		/* but what has got another mapping by now */
+		take(&service, l, mm, &n->pending[i]);
+	if (!is_done(&service, sm))
 		return false;
 	ssi_local_mapped();
 	n->pending_count = 0;

@@ -58,12 +58,14 @@ int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm)
 	raw_spin_lock_init(&sm->lock);
 	if (task != current && current->mm) {
 		ssi_habit_fork(&current->mm->context.ssi->habits, &sm->habits);
+		sm->like = sm->habits.origin;
 		sm->gates = current->mm->context.ssi->gates;
 		ssi_start_fork(sm);
 	} else {
 		ssi_start_exec(sm);
 	}
 	mm->context.ssi = sm;
+	sm->mapped = ssi_mapped_new();
 	return 0;
 }
 
@@ -89,6 +91,7 @@ static void free_stubs(struct ssi_mm *sm)
 		sm->node[node].present = false;
 		sm->node[node].pending_count = 0;
 	}
+	ssi_stub_keep(sm);
 	WRITE_ONCE(sm->area, 0);
 	end_asking(sm, asking);
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
@@ -103,6 +106,7 @@ void ssi_destroy_context(struct mm_struct *mm)
 	free_stubs(sm);
 	ssi_habit_end(&sm->habits);
 	mm->context.ssi = NULL;
+	kfree(sm->mapped);
 	kfree(sm);
 }
 
@@ -152,7 +156,7 @@ static bool unmap_here(struct ssi_mm *sm)
 {
 	struct ssi_slot slot;
 
-	return ssi_local_slot(&slot, sm) && ssi_unmap(&sm->node[0], &slot);
+	return ssi_local_slot(&slot, sm) && ssi_unmap(sm, &slot);
 }
 
 /* What is pending on the kernel host while others are waited for, as that takes no longer.  false: it could not be done. */
@@ -510,22 +514,22 @@ static bool is_alone(const struct ssi_mm *sm)
 }
 
 /* Counted as running: see map.c. */
-static bool map_here(struct ssi_mm *sm, const struct ssi_fault *fault)
+static bool map_here(struct ssi_mm *sm, const struct ssi_fault *fault, bool kept)
 {
 	unsigned long pages = fault->also->count ? 1 : HERE_PAGES;	/* what else is needed is known */
 	struct ssi_slot slot;
 
 	if (fault->frame || !ssi_local_slot(&slot, sm))
 		return false;
-	return ssi_map(&sm->node[0], current->mm, &slot, fault, window_start(fault, pages), window_end(fault, pages));
+	return ssi_map(sm, current->mm, &slot, fault, window_start(fault, pages), window_end(fault, pages), kept);
 }
 
 unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi_fault *fault, const struct ssi_hot *hot,
 			  struct wire_map *maps, __u64 *epoch)
 {
 	struct ssi_mm_node *n = &sm->node[node];
-	bool given = fault->address >= TASK_SIZE, alone;
-	unsigned int count;
+	bool given = fault->address >= TASK_SIZE, alone, kept = false;
+	unsigned int count, removals;
 	unsigned long flags;
 
 	BUILD_BUG_ON(SSI_PENDING_MAX + 3 * AROUND_PAGES + 3 + SSI_HOT_MAX + HABIT_MAX > WIRE_MAPS_MAX);
@@ -534,16 +538,24 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 		revoke_pending(sm, node);
 	alone = !node && is_alone(sm);
 	if (alone && !n->present)
-		sm->area = ssi_take_stub(ssi_local_number(), sm->id);
+		kept = ssi_stub_take(sm);
+	if (kept) {
+		add_pending(n, 0, TASK_SIZE);
+		if (!may_wait(current->mm, n, node)) {
+			kept = false;
+			if (!unmap_here(sm))
+				revoke_pending(sm, node);
+		}
+	}
 	n->present = true;
 	entered[raw_smp_processor_id()] = n->running++ ? n->enters++ : ++n->enters;
 	*epoch = READ_ONCE(ssi_nodes[node].seq);
 	smp_mb();	/* counted as running before the entries are read; pairs with the lock in ssi_revoke() */
 	if (alone && !given)
-		given = map_here(sm, fault);
+		given = map_here(sm, fault, kept);
 	else if (!node && n->running == 1 && n->pending_count && !fault->address)
 		unmap_here(sm);
-	count = take_pending(n, maps);
+	removals = count = take_pending(n, maps);
 	if (hot)
 		count = give_hot(current->mm, node, hot, maps, count);
 	if (node && fault->also->count && fault->address && !given)	/* before all that is not needed at once */
@@ -560,6 +572,8 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 	}
 	if (node)
 		count = give_along(sm, current->mm, node, maps, count);
+	if (!node && count > removals && sm->mapped)
+		sm->mapped->lost = true;
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	return count;
 }

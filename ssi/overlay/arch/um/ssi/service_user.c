@@ -16,6 +16,7 @@
 #include "stub.h"
 
 #define ALIVE_CHECK_NS 64000000		/* beyond the host's tick, so cheap to arm */
+#define UNTOLD_MAX 4			/* to wake pangead takes as long as a good part of fork() */
 #define OPS_AN_ADD 2			/* at most */
 #define REGISTER_SPAN (16UL << 20)	/* at a time: the host looks at all mappings in there */
 
@@ -97,9 +98,13 @@ static int is_alive(const struct ssi_slot *slot)
 	return !syscall(__NR_tgkill, o->pid, o->tid, 0);
 }
 
+/* mms that have been freed since pangead was told. */
+static unsigned untold;
+
 /* Pangead makes it good. */
 static void wake_reaper(struct stub_arena *a)
 {
+	__atomic_store_n(&untold, 0, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&a->reap_wakes, 1, __ATOMIC_SEQ_CST);
 	syscall(__NR_futex, &a->reap_wakes, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
@@ -116,17 +121,47 @@ static uint32_t take_one(struct stub_arena *a, unsigned i, unsigned slot, uint64
 	return alive ? number : 0;
 }
 
-unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm)
+static uint32_t *kept_of(unsigned int area)
+{
+	return &ssi_slot_orders(&(struct ssi_slot){ area, 0 })->kept;
+}
+
+int ssi_stub_is_kept(unsigned int area, int yes)
+{
+	return (int)__atomic_exchange_n(kept_of(area), yes, __ATOMIC_RELAXED);
+}
+
+static int is_among(uint32_t number, const unsigned int *liked, unsigned int count)
+{
+	while (count)
+		if (liked[--count] == number)
+			return 1;
+	return 0;
+}
+
+/* What is kept in one that is not liked has to be unmapped. */
+enum fit { FIT_LIKED, FIT_EMPTY, FIT_ANY, FITS };
+
+static int is_fit(uint32_t number, const unsigned int *liked, unsigned int count, enum fit fit)
+{
+	if (!number || fit == FIT_ANY)
+		return !!number;
+	return fit == FIT_LIKED ? is_among(number, liked, count) : !__atomic_load_n(kept_of(number - 1), __ATOMIC_RELAXED);
+}
+
+unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm, const unsigned int *liked, unsigned int count)
 {
 	struct stub_arena *a = ssi_arena();
 	uint32_t number = 0;
 	unsigned i, left = 0;
+	enum fit fit;
 
-	for (i = 0; i < STUB_SPARES_MAX; i++) {
-		if (!number)
-			number = take_one(a, i, slot, mm);
+	for (fit = FIT_LIKED; fit < FITS && !number; fit++)
+		for (i = 0; i < STUB_SPARES_MAX && !number; i++)
+			if (is_fit(__atomic_load_n(&a->spare[i], __ATOMIC_ACQUIRE), liked, count, fit))
+				number = take_one(a, i, slot, mm);
+	for (i = 0; i < STUB_SPARES_MAX; i++)
 		left += !!__atomic_load_n(&a->spare[i], __ATOMIC_RELAXED);
-	}
 	if (left < STUB_SPARES_MIN)
 		wake_reaper(a);
 	return number;
@@ -142,10 +177,17 @@ int ssi_free_stub(unsigned long long mm)
 
 		if (!__atomic_compare_exchange_n(&a->freed[i], &none, mm, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
 			continue;
-		wake_reaper(a);
+		if (__atomic_add_fetch(&untold, 1, __ATOMIC_RELAXED) >= UNTOLD_MAX)
+			wake_reaper(a);
 		return 0;
 	}
 	return -ENOSPC;
+}
+
+void ssi_tell_freed(void)
+{
+	if (__atomic_load_n(&untold, __ATOMIC_RELAXED))
+		wake_reaper(ssi_arena());
 }
 
 static int wait_report(const struct ssi_service *s, struct stub_orders *o, struct stub_report *r)
@@ -232,6 +274,12 @@ void ssi_service_unmap(struct ssi_service *s, unsigned long start, unsigned long
 	if (!s->gives)
 		note_taken(orders_of(s), start, end);
 	order(s, STUB_OP_UNMAP, start, end - start, 0, 0);
+}
+
+void ssi_service_protect(struct ssi_service *s, unsigned long start, unsigned long end, unsigned int prot)
+{
+	make_room(s);
+	order(s, STUB_OP_PROTECT, start, end - start, 0, prot);
 }
 
 static void note_shown(const struct ssi_service *s, unsigned long start, unsigned long length, unsigned long long offset)

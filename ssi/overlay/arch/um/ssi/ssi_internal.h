@@ -134,16 +134,25 @@ struct ssi_service {
 	unsigned long start, end;	/* mapped by these, and not registered yet */
 };
 
-/* A stub in store for that mm, with a living thread for that slot: 1 + the number of its area; 0: there is none. */
-unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm);
+/*
+ * A stub in store for that mm, with a living thread for that slot: 1 + the number of its area, one of so many that are
+ * liked best if there is one; 0: there is none.
+ */
+unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm, const unsigned int *liked, unsigned int count);
+/* Is the stub in store, or goes there, with its mappings?  What it was before. */
+int ssi_stub_is_kept(unsigned int area, int yes);
 /* Let pangead know that the mm needs its stub no more.  0; -ENOSPC: there is no room to say so. */
 int ssi_free_stub(unsigned long long mm);
+/* It is told of several at a time; now, as the calling CPU has nothing else to do, or it has been a while. */
+void ssi_tell_freed(void);
 /* gives: it is not for unmapping only.  0; -EBUSY: pangead uses it. */
 int ssi_service_begin(struct ssi_service *s, const struct ssi_slot *slot, int host_cpu, int gives);
 /* Everything is done: 0; -ENOMEM: some of it, as the host refused a mapping; -ESRCH: the stub is gone. */
 int ssi_service_end(struct ssi_service *s);
 void ssi_service_flush(struct ssi_service *s);
 void ssi_service_unmap(struct ssi_service *s, unsigned long start, unsigned long end);
+/* Of a mapping that is there. */
+void ssi_service_protect(struct ssi_service *s, unsigned long start, unsigned long end, unsigned int prot);
 /* Map frames that the node holds, with entries; offset: in the frame cache; prot: PROT_... */
 void ssi_service_give(struct ssi_service *s, unsigned long start, unsigned long length, unsigned long long offset,
 		      unsigned int prot);
@@ -498,6 +507,8 @@ unsigned long ssi_block_growth(unsigned long start, unsigned long stop);
 struct ssi_mm {
 	__u64 id;
 	struct ssi_habits habits;
+	struct ssi_mapped *mapped;	/* NULL: not known */
+	const void *like;		/* the same for all children of a process; NULL: it has executed a program, or nobody knows */
 	struct ssi_copies copies;
 	struct ssi_block block;
 	unsigned long gates;	/* where they are mapped; 0: nowhere */
@@ -506,7 +517,7 @@ struct ssi_mm {
 	unsigned int start_calls;	/* in start_ran */
 	unsigned long along, along_left;	/* where to go on with what goes to the task's node with it, and so many pages */
 	unsigned int area;	/* 1 + number of its stub's control area on the kernel host; 0: not known yet */
-	raw_spinlock_t lock;	/* all of node[]; held while the kernel uses the stub of area, and when that is given up */
+	raw_spinlock_t lock;	/* all of node[], and mapped; held while the kernel uses the stub of area, and when that is given up */
 	struct ssi_mm_node node[];
 };
 
@@ -558,15 +569,44 @@ pte_t *ssi_pte_table(struct mm_struct *mm, unsigned long address, unsigned long 
 /* As it is just now; 0: there is none. */
 pte_t ssi_entry_of(struct mm_struct *mm, unsigned long address);
 
+/* --- mapped.c, with ssi_mm.lock held and IRQs disabled --- */
+/* Pages that follow each other in both address spaces, with the same rights. */
+struct ssi_mapping { unsigned long start, end, pfn; u32 prot; };
+
+#define MAPPED_MAX 126	/* in 4 KiB */
+
+/* Of one stub, ascending. */
+struct ssi_mapped {
+	const void *like;	/* in store: as in struct ssi_mm */
+	unsigned int count;
+	bool lost;		/* it may have others mapped */
+	struct ssi_mapping mapping[MAPPED_MAX];
+};
+
+/* Empty; NULL, without memory, is one that is lost.  May sleep, and the lock is not needed. */
+struct ssi_mapped *ssi_mapped_new(void);
+/* false: there was nothing. */
+bool ssi_mapped_remove(struct ssi_mapped *l, unsigned long start, unsigned long end);
+/* The rights with which that frame is mapped there, if nobody else has taken them away; 0: it is not, or nobody knows. */
+u32 ssi_mapped_prot(const struct ssi_mapped *l, unsigned long at, unsigned long pfn);
+/* What may be mapped at or behind an address: from there, and its end; TASK_SIZE: nothing. */
+unsigned long ssi_mapped_next(const struct ssi_mapped *l, unsigned long at, unsigned long *end);
+void ssi_mapped_add(struct ssi_mapped *l, const struct ssi_mapping *m);
+/* Before its stub goes to the store: with its mappings, if they are known and few. */
+void ssi_stub_keep(struct ssi_mm *sm);
+/* It gets a stub from there, if there is one.  true: with mappings of an mm before, which must go, or belong to this one too. */
+bool ssi_stub_take(struct ssi_mm *sm);
+
 /* --- map.c --- */
 /*
  * Do what is pending on the kernel host and give what [start, end) lacks around the fault (address 0: there was none),
- * and its other pages, all without the daemon.  false: the daemon must do what is pending then, and give.  ssi_mm.lock held.
+ * and its other pages, all without the daemon; kept: the stub's mappings are another mm's, and pending.  false: the daemon
+ * must do what is pending then, and give.  ssi_mm.lock held.
  */
-bool ssi_map(struct ssi_mm_node *n, struct mm_struct *mm, const struct ssi_slot *slot, const struct ssi_fault *fault,
-	     unsigned long start, unsigned long end);
+bool ssi_map(struct ssi_mm *sm, struct mm_struct *mm, const struct ssi_slot *slot, const struct ssi_fault *fault,
+	     unsigned long start, unsigned long end, bool kept);
 /* Do what is pending only, in any mm.  false: it is to be done by the daemon.  ssi_mm.lock held, IRQs disabled. */
-bool ssi_unmap(struct ssi_mm_node *n, const struct ssi_slot *slot);
+bool ssi_unmap(struct ssi_mm *sm, const struct ssi_slot *slot);
 
 #endif
 #endif
