@@ -71,6 +71,7 @@
 #define CHUNK_FRAMES	512
 #define RESIDENCE_NS	100000		/* a frame that came stays that long: enough to use it once */
 #define DISCARD_STEP	64		/* frames */
+#define DISCARD_MANY	16		/* likewise: messages about them are combined */
 #define HELD_STEP	64		/* likewise: others want the lock */
 #define MAP_COUNT_MIN	16384
 #define FEATURES_NEEDED	(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | \
@@ -1081,19 +1082,27 @@ static bool discard_one(struct machine *m, uint64_t pfn)
 	return ret >= 0;
 }
 
-/* Those that only this node holds, which most are, are dropped all at once. */
+/*
+ * Those that only this node holds are dropped all at once, and of others many that follow each other are revoked with few
+ * messages; a few with one each, which are not held up by those with pages.
+ */
 static void discard(struct machine *m, uint64_t pfn, uint64_t end)
 {
-	bool own, fine = true;
+	bool fine = true;
 
 	while (pfn < end && fine) {
-		own = dsm_state(m->dsm, pfn) == DSM_EXCLUSIVE;
-		if (own)
+		enum dsm_state state = dsm_state(m->dsm, pfn);
+		uint64_t next = pfn + 1;
+		bool together;
+
+		while (next < end && dsm_state(m->dsm, next) == state)
+			next++;
+		together = state == DSM_EXCLUSIVE || next - pfn >= DISCARD_MANY;
+		if (together)
 			combine_begin(m, now_ns());
-		do
+		for (; pfn < next && fine; pfn++)
 			fine = discard_one(m, pfn);
-		while (++pfn < end && fine && (dsm_state(m->dsm, pfn) == DSM_EXCLUSIVE) == own);
-		if (own)
+		if (together)
 			combine_end(m);
 	}
 }
