@@ -8,6 +8,8 @@
  *   large hop FROM TO MIB ROUNDS   from sched_setaffinity() of a process of so many MiB, which only computes, to its first
  *                                  instruction on TO: a median
  *   large random CPU MIB           a page, all of which are stored to in random order
+ *   large touch MIB                nothing: a host that is a virtual machine has so much memory then, as what it does not use
+ *                                  for seconds may be taken from it, and costs more to get back than all that is measured
  *
  * hop compares time stamp counters of two nodes, so they must be on one host.
  */
@@ -236,10 +238,12 @@ int main(int argc, char **argv)
 		measure_store((int)number[0], (int)number[1], number[2]);
 	else if (argc == 6 && !strcmp(argv[1], "hop") && number[3] > 0 && number[3] <= 64)
 		measure_hop((int)number[0], (int)number[1], number[2], (size_t)number[3]);
+	else if (argc == 3 && !strcmp(argv[1], "touch") && number[0] > 0)
+		store_pages(map_mib(number[0], -1), number[0]);
 	else if (argc == 4 && !strcmp(argv[1], "random") && number[1] > 0)
 		measure_random((int)number[0], number[1]);
 	else {
-		fprintf(stderr, "usage: large stream|store|hop|random ARGUMENT...; see its source\n");
+		fprintf(stderr, "usage: large stream|store|hop|random|touch ARGUMENT...; see its source\n");
 		return 2;
 	}
 	return 0;
