@@ -478,19 +478,19 @@ static void send_deferred(struct executor *x)
 /*
  * Both it and we have one CPU, and who maps goes first there, holding mm.lock, which who brings its frames needs.  So the
  * thread begins before the rest is mapped, which takes longer than all else that is done for it here; it may fault on
- * something of that.  Whatever ends this wait, wait_parked() sees it again.
+ * something of that.  Whatever ends this wait, wait_parked() sees it again.  What is overdue may wait as well: to set a timer
+ * takes as long as the thread's first steps, and what they fault on goes with it.  Frames that take longer than this wait are
+ * from far away: then the rest is mapped meanwhile.
  */
 static void let_it_begin(struct run *r)
 {
 	uint64_t until = now_ns() + BEGIN_NS;
-	struct executor *x = r->executor;
 
 	if (r->mapped == r->message->map_count)
 		return;
 	await_frame(r);
-	if (x->overdue < until && slot_wait(r->slot, r->go, x->overdue) == -EAGAIN)
-		send_deferred(x);
-	slot_wait(r->slot, r->go, until);
+	if (slot_wait(r->slot, r->go, until) == -EAGAIN && !awaits_frame(r))
+		slot_wait(r->slot, r->go, now_ns() + BEGIN_NS);		/* they have come, but no turn of the thread's yet */
 }
 
 /*
