@@ -2,8 +2,8 @@
 /*
  * What takes much memory.  Each result is a line `KEY NANOSECONDS`.
  *
- *   large stream CPU HOME MIB      read so many MiB, one word after the other, on CPU; they are at home on node HOME and
- *                                  were last written there, by a CPU of the same number
+ *   large stream CPU HOME MIB      `fill`: store to all pages of so many MiB, at home on node HOME, by a CPU of the same number;
+ *                                  `stream`: read them, one word after the other, on CPU
  *   large store CPU HOME MIB       likewise, but store to it: `store`, and, after it has been read on HOME, once more: `upgrade`
  *   large hop FROM TO MIB ROUNDS   from sched_setaffinity() of a process of so many MiB, which only computes, to its first
  *                                  instruction on TO: a median
@@ -76,7 +76,9 @@ static void measure_stream(int cpu, int home, long mib)
 	uint64_t start, sum;
 
 	pin(0, home);
+	start = now_ns();
 	store_pages(words, mib);
+	printf("fill %llu\n", (unsigned long long)(now_ns() - start));
 	pin(0, cpu);
 	start = now_ns();
 	sum = load_words(words, mib);
@@ -104,37 +106,51 @@ static void measure_store(int cpu, int home, long mib)
 
 /* --- a process that moves --- */
 
-enum { GAPS_MAX = 200, GAP_NS = 20000, COMPUTE_NS = 40000000 };
+enum { GAPS_MAX = 200, GAP_NS = 20000, COMPUTE_NS = 40000000, HOP_TRIES = 3 };
 
-/* Times without an instruction, in ticks. */
+/* Times without an instruction, in ticks, and the host's CPU (TSC_AUX) at first and behind them. */
 struct hopper {
-	unsigned count;
-	struct { uint64_t start, end; } gap[GAPS_MAX];
+	unsigned count, cpu;
+	struct { uint64_t start, end; unsigned cpu; } gap[GAPS_MAX];
 };
 
 static void compute(struct hopper *h, double rate)
 {
-	uint64_t start = __rdtsc(), last = start, now;
+	uint64_t start = __rdtscp(&h->cpu), last = start, now;
+	unsigned cpu, before = h->cpu;
 
-	while ((now = __rdtsc()) < start + (uint64_t)(COMPUTE_NS * rate)) {
-		if (now - last > (uint64_t)(GAP_NS * rate) && h->count < GAPS_MAX) {
+	while ((now = __rdtscp(&cpu)) < start + (uint64_t)(COMPUTE_NS * rate)) {
+		if ((cpu != before || now - last > (uint64_t)(GAP_NS * rate)) && h->count < GAPS_MAX) {
 			h->gap[h->count].start = last;
+			h->gap[h->count].cpu = cpu;
 			h->gap[h->count++].end = now;
 		}
 		last = now;
+		before = cpu;
 	}
 }
 
-/* The end of the longest one that has ended after that; 0: none has. */
-static uint64_t longest_gap(const struct hopper *h, uint64_t after)
+/*
+ * When the process went on, after that: on another CPU of the host, or, if both nodes have the same one, after the longest
+ * gap, which can as well be one that the host has made later.  0: never.
+ */
+static uint64_t went_on(const struct hopper *h, uint64_t after)
 {
 	uint64_t longest = 0, end = 0;
+	unsigned cpu = h->cpu;
 
-	for (unsigned i = 0; i < h->count; i++)
-		if (h->gap[i].end > after && h->gap[i].end - h->gap[i].start > longest) {
-			longest = h->gap[i].end - h->gap[i].start;
+	for (unsigned i = 0; i < h->count; cpu = h->gap[i++].cpu) {
+		uint64_t gap = h->gap[i].end - h->gap[i].start;
+
+		if (h->gap[i].end <= after)
+			continue;
+		if (h->gap[i].cpu != cpu)
+			return h->gap[i].end;
+		if (gap > longest) {
+			longest = gap;
 			end = h->gap[i].end;
 		}
+	}
 	return end;
 }
 
@@ -146,7 +162,10 @@ static double ticks_per_ns(void)
 	return (double)(__rdtsc() - ticks) / (double)(now_ns() - ns);
 }
 
-/* The child computes for COMPUTE_NS; meanwhile it is moved.  Ticks from the call to its first instruction there. */
+/*
+ * The child computes for COMPUTE_NS; meanwhile it is moved.  Ticks from the call to its first instruction there; 0: the host was
+ * so busy that the call came too late.
+ */
 static uint64_t hop_once(int from, int to, long mib, double rate)
 {
 	struct hopper *h = mmap(NULL, sizeof(*h), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -177,15 +196,24 @@ static uint64_t hop_once(int from, int to, long mib, double rate)
 	called = __rdtsc();
 	pin(pid, to);
 	waitpid(pid, NULL, 0);
-	end = longest_gap(h, called);
-	if (!end) {
-		fprintf(stderr, "large: the process has not moved\n");
-		exit(1);
-	}
+	end = went_on(h, called);
 	munmap(h, sizeof(*h));
 	close(ready[0]);
 	close(ready[1]);
-	return end - called;
+	return end ? end - called : 0;
+}
+
+static uint64_t hop_in_time(int from, int to, long mib, double rate)
+{
+	uint64_t ticks = 0;
+
+	for (unsigned tries = 0; !ticks && tries < HOP_TRIES; tries++)
+		ticks = hop_once(from, to, mib, rate);
+	if (!ticks) {
+		fprintf(stderr, "large: the process has not moved\n");
+		exit(1);
+	}
+	return (uint64_t)((double)ticks / rate);
 }
 
 static void measure_hop(int from, int to, long mib, size_t rounds)
@@ -195,7 +223,7 @@ static void measure_hop(int from, int to, long mib, size_t rounds)
 
 	pin(0, 0);
 	for (size_t i = 0; i < rounds && i < 64; i++)
-		times[i] = (uint64_t)((double)hop_once(from, to, mib, rate) / rate);
+		times[i] = hop_in_time(from, to, mib, rate);
 	qsort(times, rounds, sizeof(times[0]), ascending);
 	printf("hop %llu\n", (unsigned long long)times[rounds / 2]);
 }
