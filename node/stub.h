@@ -208,7 +208,8 @@ struct stub_init {
  * The stubs that pangead has in store stand in spare[], as 1 + the number of their area.  The kernel takes one by writing
  * 0 there and then orders.mm of its slot 0, or STUB_MM_NONE if it is dead.  The mms that the kernel has ended stand in freed[]
  * until pangead takes them from there; if that is full, they are said over the mm channel.  Who leaves fewer than
- * STUB_SPARES_MIN in store, has freed a few mms, or one and is idle, wakes who waits for reap_wakes to change.
+ * STUB_SPARES_MIN in store, or frees an mm then, has freed a few mms, or one and is idle, wakes who waits for reap_wakes to
+ * change.
  */
 struct stub_arena {
 	struct { uint64_t runs, interrupts, user_ns, mapping, maps, map_ns; } cpu[STUB_SLOTS_MAX];

@@ -149,20 +149,27 @@ static int is_fit(uint32_t number, const unsigned int *liked, unsigned int count
 	return fit == FIT_LIKED ? is_among(number, liked, count) : !__atomic_load_n(kept_of(number - 1), __ATOMIC_RELAXED);
 }
 
+static int are_enough(const struct stub_arena *a)
+{
+	unsigned i, count = 0;
+
+	for (i = 0; i < STUB_SPARES_MAX; i++)
+		count += !!__atomic_load_n(&a->spare[i], __ATOMIC_RELAXED);
+	return count >= STUB_SPARES_MIN;
+}
+
 unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm, const unsigned int *liked, unsigned int count)
 {
 	struct stub_arena *a = ssi_arena();
 	uint32_t number = 0;
-	unsigned i, left = 0;
 	enum fit fit;
+	unsigned i;
 
 	for (fit = FIT_LIKED; fit < FITS && !number; fit++)
 		for (i = 0; i < STUB_SPARES_MAX && !number; i++)
 			if (is_fit(__atomic_load_n(&a->spare[i], __ATOMIC_ACQUIRE), liked, count, fit))
 				number = take_one(a, i, slot, mm);
-	for (i = 0; i < STUB_SPARES_MAX; i++)
-		left += !!__atomic_load_n(&a->spare[i], __ATOMIC_RELAXED);
-	if (left < STUB_SPARES_MIN)
+	if (!are_enough(a))
 		wake_reaper(a);
 	return number;
 }
@@ -177,7 +184,7 @@ int ssi_free_stub(unsigned long long mm)
 
 		if (!__atomic_compare_exchange_n(&a->freed[i], &none, mm, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
 			continue;
-		if (__atomic_add_fetch(&untold, 1, __ATOMIC_RELAXED) >= UNTOLD_MAX)
+		if (__atomic_add_fetch(&untold, 1, __ATOMIC_RELAXED) >= UNTOLD_MAX || !are_enough(a))
 			wake_reaper(a);
 		return 0;
 	}
