@@ -595,13 +595,14 @@ static bool withdraw(struct machine *m, const struct mm *mm)
 	return false;
 }
 
-/* Nobody will look at its mappings.  false: it cannot be used. */
-static bool empty_kept(struct machine *m, struct mm *mm)
+/* Nobody will look at what it has kept.  NULL: it cannot be used. */
+static struct mm *emptied(struct machine *m, struct mm *mm)
 {
-	bool empty = !mm_unmap_all(m, mm);
-
 	mm_slot(mm, 0).orders->kept = 0;
-	return empty;
+	if (!mm_unmap_all(m, mm))
+		return mm;
+	stub_give_back(m, mm);
+	return NULL;
 }
 
 struct mm *stub_take_spare(struct machine *m)
@@ -626,11 +627,7 @@ struct mm *stub_take_spare(struct machine *m)
 	m->spares_failed = false;
 	pthread_mutex_unlock(&m->reap_lock);
 	m->spare_taken = true;
-	if (mm && mm_slot(mm, 0).orders->kept && !empty_kept(m, mm)) {
-		stub_give_back(m, mm);
-		mm = NULL;
-	}
-	return mm;
+	return mm && mm_slot(mm, 0).orders->kept ? emptied(m, mm) : mm;
 }
 
 void stubs_replenish(struct machine *m)

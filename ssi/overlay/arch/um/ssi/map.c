@@ -33,7 +33,7 @@
 /* --- taking away --- */
 
 /* Does the stub show the page as it is? */
-static bool is_kept(pte_t entry)
+static bool is_current(pte_t entry)
 {
 	return pte_present(entry) && !pte_needsync(entry) && ssi_rights_of(entry);
 }
@@ -47,7 +47,7 @@ static void unmap(struct ssi_service *s, struct ssi_mapped *l, unsigned long sta
 		l->lost = l->count = 0;
 }
 
-/* All that is mapped but what is kept: what lies between goes in one piece. */
+/* All that is mapped but what is current: what lies between goes in one piece. */
 static void take(struct ssi_service *s, struct ssi_mapped *l, struct mm_struct *mm, const struct ssi_range *r)
 {
 	unsigned long at = r->start & PAGE_MASK, end = min(r->end, (unsigned long)TASK_SIZE), taken = at, mapped_end = at;
@@ -63,7 +63,7 @@ static void take(struct ssi_service *s, struct ssi_mapped *l, struct mm_struct *
 		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
 		if (!pte)
 			continue;
-		if (is_kept(READ_ONCE(*pte))) {
+		if (is_current(READ_ONCE(*pte))) {
 			if (at > taken)
 				unmap(s, l, taken, at);
 			taken = at + PAGE_SIZE;

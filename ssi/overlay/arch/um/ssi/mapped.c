@@ -26,7 +26,7 @@
 #define KEPT_STUBS	16		/* whose lists are known; the others are emptied when they are taken */
 
 static struct {
-	raw_spinlock_t lock;
+	raw_spinlock_t lock;		/* all of this; after an ssi_mm.lock */
 	unsigned int next;		/* to be replaced */
 	struct { unsigned int area; struct ssi_mapped *list; } stub[KEPT_STUBS];	/* area: as in ssi_mm */
 } kept = { .lock = __RAW_SPIN_LOCK_UNLOCKED(kept.lock) };

@@ -573,7 +573,7 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 	if (node)
 		count = give_along(sm, current->mm, node, maps, count);
 	if (!node && count > removals && sm->mapped)
-		sm->mapped->lost = true;
+		sm->mapped->lost = true;		/* pangead maps as well */
 	raw_spin_unlock_irqrestore(&sm->lock, flags);
 	return count;
 }

@@ -592,7 +592,7 @@ u32 ssi_mapped_prot(const struct ssi_mapped *l, unsigned long at, unsigned long 
 /* What may be mapped at or behind an address: from there, and its end; TASK_SIZE: nothing. */
 unsigned long ssi_mapped_next(const struct ssi_mapped *l, unsigned long at, unsigned long *end);
 void ssi_mapped_add(struct ssi_mapped *l, const struct ssi_mapping *m);
-/* Before its stub goes to the store: with its mappings, if they are known and few. */
+/* Before its stub goes to the store: with its mappings, if they are known and another child of its parent may want them. */
 void ssi_stub_keep(struct ssi_mm *sm);
 /* It gets a stub from there, if there is one.  true: with mappings of an mm before, which must go, or belong to this one too. */
 bool ssi_stub_take(struct ssi_mm *sm);
