@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * -n children of one process, one after the other, which may get a stub process that still shows the last one's memory
- * (ssi/overlay/arch/um/ssi/mapped.c).  Each looks at what its parent has changed since, at what it may not access any more, and
- * for what others have left, as does its own child; then it writes to all that it can, and maps more.
+ * (ssi/overlay/arch/um/ssi/mapped.c), and copies of pages at once (early.c).  Each looks at what its parent has changed since, at
+ * what it may not access any more, and for what others have left, as does its own child; then it writes to all that it can, and
+ * maps more.  And to some pages both write after the fork, or a system call for them, and each sees what it has written itself.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -17,8 +18,8 @@
 
 enum { PAGES = 24, WORDS = PAGE / 8, TEXT_PAGES = 4 };
 
-static volatile uint64_t *own, *shared, *text;
-static int file;
+static volatile uint64_t *own, *shared, *text, *both;
+static int file, through[2];
 static sigjmp_buf fault;
 
 static void on_fault(int signal)
@@ -113,10 +114,40 @@ static void leave(long round)
 			*page_of(own, page) = ~0ull;
 }
 
-static void child(long round)
+/* Every other page by a system call; not parent and child at once. */
+static void fill(uint64_t word)
+{
+	for (size_t page = 0; page < PAGES; page++) {
+		uint64_t value = word + page;
+
+		if (page % 2)
+			*page_of(both, page) = value;
+		else
+			CHECK(write(through[1], &value, sizeof(value)) == sizeof(value) &&
+			      read(through[0], (void *)page_of(both, page), sizeof(value)) == sizeof(value));
+	}
+}
+
+static void look_for(uint64_t word)
+{
+	for (size_t page = 0; page < PAGES; page++)
+		CHECK_EQUAL(*page_of(both, page), word + page);
+}
+
+/* What the writers write, each: before the fork, after it, and the child. */
+static uint64_t word_of(long round, unsigned writer)
+{
+	return (uint64_t)round << 32 | writer << 16;
+}
+
+static void child(long round, int told)
 {
 	pid_t pid;
+	char byte;
 
+	CHECK(read(told, &byte, 1) == 1);
+	look_for(word_of(round, 1));
+	fill(word_of(round, 3));
 	look(round);
 	pid = fork();
 	CHECK(pid >= 0);
@@ -128,6 +159,7 @@ static void child(long round)
 	guest_reap(pid);
 	look(round);
 	leave(round);
+	look_for(word_of(round, 3));
 	_exit(0);
 }
 
@@ -142,24 +174,31 @@ static volatile uint64_t *map_pages(size_t pages, int fd)
 int main(int argc, char **argv)
 {
 	struct sigaction action = { .sa_handler = on_fault };
+	int tell[2];
 
 	guest_start(argc, argv, "siblings", 40);
 	CHECK(sigaction(SIGSEGV, &action, NULL) == 0);
 	file = memfd_create("siblings", 0);
 	CHECK(file >= 0 && ftruncate(file, 2 * PAGES * PAGE) == 0);
 	own = map_pages(PAGES, -1);
+	both = map_pages(PAGES, -1);
 	text = map_pages(TEXT_PAGES, -1);
 	shared = map_pages(2 * PAGES, file);
 	for (size_t page = 0; page < 2 * PAGES; page++)
 		*page_of(shared, page) = MARK + page;
+	CHECK(pipe(tell) == 0 && pipe(through) == 0);
 	for (long round = 0; round < guest.size; round++) {
 		pid_t pid;
 
 		change(round);
+		fill(word_of(round, 1));
 		pid = guest_fork((int)round);
 		if (!pid)
-			child(round);
+			child(round, tell[0]);
+		fill(word_of(round, 2));
+		CHECK(write(tell[1], "", 1) == 1);
 		guest_reap(pid);
+		look_for(word_of(round, 2));
 		CHECK(!can_read((const void *)LEFT));
 	}
 	return guest_ok();

@@ -150,6 +150,10 @@ static bool is_from_page_cache(struct vm_area_struct *vma, unsigned long address
 
 struct folio *ssi_copy_folio(struct vm_area_struct *vma, unsigned long address)
 {
+	struct folio *folio = has_policy(vma) ? NULL : ssi_early_folio(vma, address);
+
+	if (folio)
+		return folio;
 	return ssi_is_starting(vma->vm_mm) || is_from_page_cache(vma, address) ? kernel_host_folio(vma) : NULL;
 }
 

@@ -551,6 +551,7 @@ void ssi_userspace(struct uml_pt_regs *regs)
 		trail.fault.address = REGS_IP(regs->gp);
 	interrupt_end();
 	for (;;) {
+		ssi_early_end(current->mm->context.ssi);
 		ssi_habit_give(&current->mm->context.ssi->habits, &trail.also);
 		run_user(regs, &trail);
 	}

@@ -212,6 +212,42 @@ void ssi_habit_note(struct ssi_habits *s, unsigned long address, bool write)
 	raw_spin_unlock_irqrestore(&h->lock, flags);
 }
 
+static int by_address(const void *a, const void *b)
+{
+	unsigned long x = *(const unsigned long *)a, y = *(const unsigned long *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static unsigned int add_written(struct ssi_habit *h, const struct mm_struct *mm, unsigned long *pages, unsigned int n)
+{
+	unsigned long flags;
+	unsigned int i, k;
+
+	if (!h)
+		return n;
+	raw_spin_lock_irqsave(&h->lock, flags);
+	for (i = 0; i < h->count && n < EARLY_MAX; i++) {
+		unsigned long page = from_fault(mm, h->fault[i]) & PAGE_MASK;
+
+		for (k = 0; k < n && pages[k] != page; k++)
+			;
+		if (h->fault[i] & WRITTEN && k == n)
+			pages[n++] = page;
+	}
+	raw_spin_unlock_irqrestore(&h->lock, flags);
+	return n;
+}
+
+unsigned int ssi_habit_written(const struct ssi_habits *s, unsigned long *pages)
+{
+	unsigned int n = add_written(s->children, current->mm, pages, 0);
+
+	n = add_written(s->after, current->mm, pages, n);
+	sort(pages, n, sizeof(*pages), by_address, NULL);
+	return n;
+}
+
 /* --- what is given --- */
 
 static bool may_be_given(const struct vm_area_struct *vma, unsigned long fault)
@@ -243,13 +279,6 @@ static bool is_to_be_copied(struct mm_struct *mm, unsigned long fault)
 static bool is_alone(const struct mm_struct *mm)
 {
 	return atomic_read(&mm->mm_users) == 1;
-}
-
-static int by_address(const void *a, const void *b)
-{
-	unsigned long x = *(const unsigned long *)a, y = *(const unsigned long *)b;
-
-	return x < y ? -1 : x > y;
 }
 
 /* Those that are not done yet, by address, with their places. */

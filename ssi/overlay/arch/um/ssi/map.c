@@ -201,28 +201,48 @@ static bool can_give(struct mm_struct *mm, unsigned long address, bool *lost)
 	return !prot || ssi_held(pte_pfn(entry), prot & SSI_PROT_W);
 }
 
-/* What the stub shows of an mm before and the page table has likewise is given, and stays. */
+static bool is_shown(const struct ssi_mapping *m, unsigned long at, pte_t entry)
+{
+	return pte_present(entry) && pte_pfn(entry) == m->pfn + ((at - m->start) >> PAGE_SHIFT) &&
+	       ssi_rights_when_young(entry) == m->prot && ssi_held(pte_pfn(entry), m->prot & SSI_PROT_W);
+}
+
+/* What the stub shows of an mm before, if the page table has it likewise, is given and stays (mark); pages otherwise. */
+static unsigned int compare(const struct ssi_mapping *m, struct mm_struct *mm, bool mark)
+{
+	unsigned int differ = 0;
+	unsigned long at;
+	pte_t *pte = NULL;
+
+	for (at = m->start; at < m->end; at += PAGE_SIZE) {
+		unsigned long next;
+
+		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &next);
+		if (!pte || !is_shown(m, at, READ_ONCE(*pte)))
+			differ++;
+		else if (mark)
+			mark_given(pte, READ_ONCE(*pte));
+	}
+	return differ;
+}
+
 static void adopt(const struct ssi_mapped *l, struct mm_struct *mm)
 {
-	const struct ssi_mapping *m;
-	pte_t *pte, entry;
+	unsigned int i;
 
-	if (!l || l->lost)
-		return;
-	for (m = l->mapping; m < l->mapping + l->count; m++) {
-		unsigned long at = m->start;
+	for (i = 0; l && !l->lost && i < l->count; i++)
+		compare(&l->mapping[i], mm, true);
+}
 
-		for (pte = NULL; at < m->end;) {
-			pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
-			if (!pte)
-				continue;
-			entry = READ_ONCE(*pte);
-			if (pte_present(entry) && pte_pfn(entry) == m->pfn + ((at - m->start) >> PAGE_SHIFT) &&
-			    ssi_rights_when_young(entry) == m->prot && ssi_held(pte_pfn(entry), m->prot & SSI_PROT_W))
-				mark_given(pte, entry);
-			at += PAGE_SIZE;
-		}
-	}
+unsigned int ssi_differing(const struct ssi_mapped *l, struct mm_struct *mm, const struct ssi_pages *also)
+{
+	unsigned int i, differ = 0;
+
+	for (i = 0; i < l->count; i++)
+		differ += compare(&l->mapping[i], mm, false);
+	for (i = 0; i < also->count; i++)
+		differ += !ssi_mapped_prot(l, also->address[i], pte_pfn(ssi_entry_of(mm, also->address[i])));
+	return differ;
 }
 
 /* The service has ended: did it do all? */

@@ -19,6 +19,7 @@
  */
 #include <linux/build_bug.h>
 #include <linux/minmax.h>
+#include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include "ssi_internal.h"
@@ -177,17 +178,85 @@ static void put_list(unsigned int area, struct ssi_mapped *list)
 	kfree(old);
 }
 
-/* The stubs of those who were like that, in liked[KEPT_STUBS]: how many. */
-static unsigned int find_liked(const void *like, unsigned int *liked)
+/*
+ * The stubs of those who were like that, in liked[KEPT_STUBS]: how many.  First those that show most of what the child has: its
+ * copies of its parent's pages get the frames of a child before, most often not the last one's.
+ */
+static unsigned int find_liked(const void *like, struct mm_struct *mm, const struct ssi_pages *also, unsigned int *liked)
 {
-	unsigned int i, n = 0;
+	unsigned int differ[KEPT_STUBS], i, at, n = 0;
 
 	raw_spin_lock(&kept.lock);
-	for (i = 0; i < KEPT_STUBS && like; i++)
-		if (kept.stub[i].area && kept.stub[i].list->like == like)
-			liked[n++] = kept.stub[i].area;
+	for (i = 0; i < KEPT_STUBS && like; i++) {
+		unsigned int d;
+
+		if (!kept.stub[i].area || kept.stub[i].list->like != like)
+			continue;
+		d = ssi_differing(kept.stub[i].list, mm, also);
+		for (at = n++; at && differ[at - 1] > d; at--) {
+			differ[at] = differ[at - 1];
+			liked[at] = liked[at - 1];
+		}
+		differ[at] = d;
+		liked[at] = kept.stub[i].area;
+	}
 	raw_spin_unlock(&kept.lock);
 	return n;
+}
+
+bool ssi_stubs_kept(const void *like)
+{
+	unsigned long flags;
+	unsigned int i;
+	bool any = false;
+
+	raw_spin_lock_irqsave(&kept.lock, flags);
+	for (i = 0; i < KEPT_STUBS && !any; i++)
+		any = kept.stub[i].area && kept.stub[i].list->like == like;
+	raw_spin_unlock_irqrestore(&kept.lock, flags);
+	return any;
+}
+
+/* The frame that is shown there, to be written, if it is one of these; 0: none. */
+static unsigned long free_frame(const struct ssi_mapped *l, unsigned long at, struct page *const *free, unsigned int count)
+{
+	unsigned int i = find(l, at);
+	const struct ssi_mapping *m = &l->mapping[i];
+	unsigned long pfn;
+
+	if (i == l->count || m->start > at || !(m->prot & SSI_PROT_W))
+		return 0;
+	pfn = m->pfn + ((at - m->start) >> PAGE_SHIFT);
+	for (i = 0; i < count; i++)
+		if (page_to_pfn(free[i]) == pfn)
+			return pfn;
+	return 0;
+}
+
+void ssi_mapped_frames(const void *like, const unsigned long *address, unsigned int n, struct page *const *free,
+		       unsigned int count, unsigned long *frame)
+{
+	unsigned int i, k, best = 0;
+	unsigned long flags;
+
+	memset(frame, 0, n * sizeof(*frame));
+	raw_spin_lock_irqsave(&kept.lock, flags);
+	for (i = 0; i < KEPT_STUBS; i++) {
+		unsigned long shown[EARLY_MAX];
+		unsigned int good = 0;
+
+		if (!kept.stub[i].area || kept.stub[i].list->like != like || !ssi_stub_in_store(kept.stub[i].area))
+			continue;
+		for (k = 0; k < n; k++) {
+			shown[k] = free_frame(kept.stub[i].list, address[k], free, count);
+			good += !!shown[k];
+		}
+		if (good > best) {
+			best = good;
+			memcpy(frame, shown, n * sizeof(*frame));
+		}
+	}
+	raw_spin_unlock_irqrestore(&kept.lock, flags);
 }
 
 void ssi_stub_keep(struct ssi_mm *sm)
@@ -203,9 +272,9 @@ void ssi_stub_keep(struct ssi_mm *sm)
 	sm->mapped = NULL;
 }
 
-bool ssi_stub_take(struct ssi_mm *sm)
+bool ssi_stub_take(struct ssi_mm *sm, const struct ssi_pages *also)
 {
-	unsigned int liked[KEPT_STUBS], count = find_liked(sm->like, liked);
+	unsigned int liked[KEPT_STUBS], count = find_liked(sm->like, current->mm, also, liked);
 	struct ssi_mapped *l;
 
 	sm->area = ssi_take_stub(ssi_local_number(), sm->id, liked, count);

@@ -59,6 +59,7 @@ int ssi_init_new_context(struct task_struct *task, struct mm_struct *mm)
 	if (task != current && current->mm) {
 		ssi_habit_fork(&current->mm->context.ssi->habits, &sm->habits);
 		sm->like = sm->habits.origin;
+		ssi_early_begin(current->mm->context.ssi, sm->like);
 		sm->gates = current->mm->context.ssi->gates;
 		ssi_start_fork(sm);
 	} else {
@@ -104,6 +105,7 @@ void ssi_destroy_context(struct mm_struct *mm)
 	struct ssi_mm *sm = mm->context.ssi;
 
 	free_stubs(sm);
+	ssi_early_end(sm);
 	ssi_habit_end(&sm->habits);
 	mm->context.ssi = NULL;
 	kfree(sm->mapped);
@@ -538,7 +540,7 @@ unsigned int ssi_mm_enter(struct ssi_mm *sm, unsigned int node, const struct ssi
 		revoke_pending(sm, node);
 	alone = !node && is_alone(sm);
 	if (alone && !n->present)
-		kept = ssi_stub_take(sm);
+		kept = ssi_stub_take(sm, fault->also);
 	if (kept) {
 		add_pending(n, 0, TASK_SIZE);
 		if (!may_wait(current->mm, n, node)) {

@@ -131,22 +131,39 @@ int ssi_stub_is_kept(unsigned int area, int yes)
 	return (int)__atomic_exchange_n(kept_of(area), yes, __ATOMIC_RELAXED);
 }
 
-static int is_among(uint32_t number, const unsigned int *liked, unsigned int count)
+int ssi_stub_in_store(unsigned int number)
 {
-	while (count)
-		if (liked[--count] == number)
-			return 1;
+	struct stub_arena *a = ssi_arena();
+	unsigned i;
+
+	for (i = 0; i < STUB_SPARES_MAX && __atomic_load_n(&a->spare[i], __ATOMIC_RELAXED) != number; i++)
+		;
+	return i < STUB_SPARES_MAX;
+}
+
+static uint32_t take_liked(struct stub_arena *a, uint32_t liked, unsigned slot, uint64_t mm)
+{
+	unsigned i;
+
+	for (i = 0; i < STUB_SPARES_MAX; i++)
+		if (__atomic_load_n(&a->spare[i], __ATOMIC_ACQUIRE) == liked)
+			return take_one(a, i, slot, mm);
 	return 0;
 }
 
 /* What is kept in one that is not liked has to be unmapped. */
-enum fit { FIT_LIKED, FIT_EMPTY, FIT_ANY, FITS };
-
-static int is_fit(uint32_t number, const unsigned int *liked, unsigned int count, enum fit fit)
+static uint32_t take_any(struct stub_arena *a, int kept, unsigned slot, uint64_t mm)
 {
-	if (!number || fit == FIT_ANY)
-		return !!number;
-	return fit == FIT_LIKED ? is_among(number, liked, count) : !__atomic_load_n(kept_of(number - 1), __ATOMIC_RELAXED);
+	uint32_t number = 0;
+	unsigned i;
+
+	for (i = 0; i < STUB_SPARES_MAX && !number; i++) {
+		uint32_t there = __atomic_load_n(&a->spare[i], __ATOMIC_ACQUIRE);
+
+		if (there && (kept || !__atomic_load_n(kept_of(there - 1), __ATOMIC_RELAXED)))
+			number = take_one(a, i, slot, mm);
+	}
+	return number;
 }
 
 static int are_enough(const struct stub_arena *a)
@@ -162,13 +179,14 @@ unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm, const unsig
 {
 	struct stub_arena *a = ssi_arena();
 	uint32_t number = 0;
-	enum fit fit;
 	unsigned i;
 
-	for (fit = FIT_LIKED; fit < FITS && !number; fit++)
-		for (i = 0; i < STUB_SPARES_MAX && !number; i++)
-			if (is_fit(__atomic_load_n(&a->spare[i], __ATOMIC_ACQUIRE), liked, count, fit))
-				number = take_one(a, i, slot, mm);
+	for (i = 0; i < count && !number; i++)
+		number = take_liked(a, liked[i], slot, mm);
+	if (!number)
+		number = take_any(a, 0, slot, mm);
+	if (!number)
+		number = take_any(a, 1, slot, mm);
 	if (!are_enough(a))
 		wake_reaper(a);
 	return number;

@@ -135,10 +135,12 @@ struct ssi_service {
 };
 
 /*
- * A stub in store for that mm, with a living thread for that slot: 1 + the number of its area, one of so many that are
- * liked best if there is one; 0: there is none.
+ * A stub in store for that mm, with a living thread for that slot: 1 + the number of its area, the first of so many that are
+ * liked best if one is there; 0: there is none.
  */
 unsigned int ssi_take_stub(unsigned int slot, unsigned long long mm, const unsigned int *liked, unsigned int count);
+/* Is that stub, by 1 + the number of its area, in store now? */
+int ssi_stub_in_store(unsigned int number);
 /* Is the stub in store, or goes there, with its mappings?  What it was before. */
 int ssi_stub_is_kept(unsigned int area, int yes);
 /* Let pangead know that the mm needs its stub no more.  0; -ENOSPC: there is no room to say so. */
@@ -477,12 +479,20 @@ void ssi_copy_pages(struct ssi_copies *l);
 
 /* In fork(), before the child runs; may sleep. */
 void ssi_habit_fork(struct ssi_habits *parent, struct ssi_habits *child);
+/* Pages that the current task or its children have stored to after a fork(), ascending, at most EARLY_MAX: how many. */
+unsigned int ssi_habit_written(const struct ssi_habits *s, unsigned long *pages);
 /* Nothing uses the mm any more. */
 void ssi_habit_end(struct ssi_habits *s);
 /* The current task has faulted there, and that has been seen to. */
 void ssi_habit_note(struct ssi_habits *s, unsigned long address, bool write);
 /* The current task is about to run: pages to be given to it, which are in its page table then.  May sleep. */
 void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages);
+
+/* early.c: the current task, of that mm, begins to fork a child like that; may sleep.  It has ended, whether well or not. */
+void ssi_early_begin(struct ssi_mm *parent, const void *like);
+void ssi_early_end(struct ssi_mm *parent);
+/* The frame chosen for a copy of the page there, uncharged; NULL: none. */
+struct folio *ssi_early_folio(struct vm_area_struct *vma, unsigned long address);
 
 /* Pages being populated.  next and what is left of it are the owner's. */
 struct ssi_block {
@@ -504,9 +514,19 @@ void ssi_block_fault(unsigned long address, bool write);
  */
 unsigned long ssi_block_growth(unsigned long start, unsigned long stop);
 
+#define EARLY_MAX 32
+
+/* Pages that the fork() under way copies, ascending, and where to. */
+struct ssi_early {
+	unsigned int count, next;
+	unsigned long address[EARLY_MAX];
+	struct page *page[EARLY_MAX];	/* NULL: it may be any; or it has been used */
+};
+
 struct ssi_mm {
 	__u64 id;
 	struct ssi_habits habits;
+	struct ssi_early early;
 	struct ssi_mapped *mapped;	/* NULL: not known */
 	const void *like;		/* the same for all children of a process; NULL: it has executed a program, or nobody knows */
 	struct ssi_copies copies;
@@ -592,12 +612,25 @@ u32 ssi_mapped_prot(const struct ssi_mapped *l, unsigned long at, unsigned long 
 /* What may be mapped at or behind an address: from there, and its end; TASK_SIZE: nothing. */
 unsigned long ssi_mapped_next(const struct ssi_mapped *l, unsigned long at, unsigned long *end);
 void ssi_mapped_add(struct ssi_mapped *l, const struct ssi_mapping *m);
+/* Are there stubs with mappings of who was like that? */
+bool ssi_stubs_kept(const void *like);
+/*
+ * The frames, of so many that are free, that one of them shows at n addresses, at most EARLY_MAX; 0: none there.  It is the one
+ * with most of them.
+ */
+void ssi_mapped_frames(const void *like, const unsigned long *address, unsigned int n, struct page *const *free,
+		       unsigned int count, unsigned long *frame);
 /* Before its stub goes to the store: with its mappings, if they are known and another child of its parent may want them. */
 void ssi_stub_keep(struct ssi_mm *sm);
-/* It gets a stub from there, if there is one.  true: with mappings of an mm before, which must go, or belong to this one too. */
-bool ssi_stub_take(struct ssi_mm *sm);
+/*
+ * The current mm gets a stub from there, if there is one; also: the pages that it is to be given.  true: with mappings of an mm
+ * before, which must go, or belong to this one too.
+ */
+bool ssi_stub_take(struct ssi_mm *sm, const struct ssi_pages *also);
 
 /* --- map.c --- */
+/* How many pages a stub with these mappings would have to be given, or lose, for an mm that gets those.  IRQs disabled. */
+unsigned int ssi_differing(const struct ssi_mapped *l, struct mm_struct *mm, const struct ssi_pages *also);
 /*
  * Do what is pending on the kernel host and give what [start, end) lacks around the fault (address 0: there was none),
  * and its other pages, all without the daemon; kept: the stub's mappings are another mm's, and pending.  false: the daemon

@@ -25,6 +25,8 @@ struct ssi_run {
 struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address);
 /* A page for there, to which another is copied; NULL: it may be any. */
 struct folio *ssi_copy_folio(struct vm_area_struct *vma, unsigned long address);
+/* Is that page of the parent copied for the child, as if it was pinned (arch/um/ssi/early.c)?  pfn: where it is. */
+bool ssi_copies_early(struct vm_area_struct *vma, unsigned long address, unsigned long pfn);
 /* How to charge a page for there, besides GFP_KERNEL. */
 gfp_t ssi_block_gfp(struct vm_area_struct *vma);
 /*
@@ -37,6 +39,7 @@ void ssi_run_end(struct ssi_run *run);
 #else
 static inline struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address) { return NULL; }
 static inline struct folio *ssi_copy_folio(struct vm_area_struct *vma, unsigned long address) { return NULL; }
+static inline bool ssi_copies_early(struct vm_area_struct *vma, unsigned long address, unsigned long pfn) { return false; }
 static inline gfp_t ssi_block_gfp(struct vm_area_struct *vma) { return 0; }
 static inline struct folio *ssi_run_folio(struct ssi_run *run, struct address_space *mapping, pgoff_t index, unsigned long max,
 					  gfp_t flags) { return NULL; }
