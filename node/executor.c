@@ -54,6 +54,7 @@ struct run {
 	uint32_t signal;		/* that ended it */
 	unsigned mapped;		/* of the message's maps */
 	bool mapped_late;		/* some of them when it ran already */
+	bool quiet;			/* peers_quiet() for the home of what is wanted first */
 	ucontext_t *frame;		/* in the report */
 };
 
@@ -456,6 +457,27 @@ static bool awaits_frame(const struct run *r)
 	return __atomic_load_n(&r->slot.orders->go, __ATOMIC_ACQUIRE) != r->go;
 }
 
+/*
+ * What is wanted is asked for, and then mapped, which takes about as long as it takes to come.  Were the thread that
+ * receives woken by that, it would go first on this CPU when we come to wait, for nothing, as we receive then.
+ */
+static void quiet(struct run *r, bool yes)
+{
+	const struct wire_map *maps = (const void *)(r->message + 1), *end = maps + r->message->map_count, *map = maps;
+	struct executor *x = r->executor;
+	unsigned home;
+
+	while (map < end && !(map->prot & WIRE_MAP_WANTED))
+		map++;
+	if (map == end || !x->urgent || !x->has_cpu || r->quiet == yes)
+		return;
+	home = dsm_home(x->machine->dsm, map->pfn);
+	if (home >= x->machine->config.layout.nodes)		/* nonsense, which is found when it is mapped */
+		return;
+	r->quiet = yes;
+	peers_quiet(x->machine, home, yes);
+}
+
 static void await_frame(const struct run *r)
 {
 	struct executor *x = r->executor;
@@ -488,8 +510,7 @@ static void let_it_begin(struct run *r)
 
 	if (r->mapped == r->message->map_count)
 		return;
-	await_frame(r);
-	if (slot_wait(r->slot, r->go, until) == -EAGAIN && !awaits_frame(r))
+	if (!awaits_frame(r) || (slot_wait(r->slot, r->go, until) == -EAGAIN && !awaits_frame(r)))
 		slot_wait(r->slot, r->go, now_ns() + BEGIN_NS);		/* they have come, but no turn of the thread's yet */
 }
 
@@ -549,6 +570,8 @@ static int execute(struct run *r)
 
 	if (ret)
 		return ret;
+	await_frame(r);
+	quiet(r, false);
 	let_it_begin(r);
 	map_rest(r);
 	stubs_replenish(r->executor->machine);
@@ -735,6 +758,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 	clock_update(x->machine, &msg->clock);
 	/* the same for all threads of the process */
 	__atomic_store_n(&mm_slot(r.mm, 0).orders->other_time, !!(msg->flags & WIRE_RUN_OTHER_TIME), __ATOMIC_RELAXED);
+	quiet(&r, true);
 	ret = map_until(&r, urgent_maps(msg), false);
 	if (msg->map_count) {
 		x->maps++;
@@ -752,6 +776,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 		ret = ret ? report_unchanged(&r, 0) : report(&r);
 		send_deferred(x);
 	}
+	quiet(&r, false);		/* it has not begun */
 	mm_put(x->machine, r.mm);
 	x->handoff_ns += now_ns() - started - (x->user_ns - user_ns);
 	return ret;

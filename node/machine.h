@@ -325,6 +325,11 @@ void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg);
 void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, unsigned count);
 void peers_kick(struct machine *m);
 /*
+ * For an executor that asks for frames and will call peers_await() within microseconds, which ends it; it has to end it
+ * otherwise: what comes from there need not wake anybody.
+ */
+void peers_quiet(struct machine *m, unsigned home, bool yes);
+/*
  * For an executor that waits for a frame and has nothing else to do: receive, without sleeping, until *go has this value, which
  * whoever brings the frame sees to, or it has taken too long.  home: of the frame.  What the core then puts off the caller
  * must have sent (peers_send_deferred()): *overdue says when, and stays as it is if there is nothing.  It has to run

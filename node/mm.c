@@ -196,9 +196,11 @@ int slot_wait(struct slot s, uint32_t go, uint64_t until)
 		if (wakes++ % IDLE_WAKES == IDLE_WAKES - 1)
 			nanosleep(&nap, NULL);
 		end = until < look ? until : look;
-		timeout.tv_nsec = end > now ? end - now : 0;
-		syscall(SYS_futex, &s.report->parked, FUTEX_WAIT, parked, &timeout, NULL, 0);
-		now = now_ns();
+		if (end > now) {	/* a timer that is over already takes as long as one that is not */
+			timeout.tv_nsec = end - now;
+			syscall(SYS_futex, &s.report->parked, FUTEX_WAIT, parked, &timeout, NULL, 0);
+			now = now_ns();
+		}
 		if (__atomic_load_n(&s.report->parked, __ATOMIC_SEQ_CST) == go)
 			continue;
 		if (now >= until) {

@@ -228,7 +228,7 @@ static int deliver_some(struct peers *p, unsigned peer, const struct wire_dsm *w
 	}
 	if (bulk)
 		combine_end(m);
-	else
+	else if (!sees_to_overdue)	/* who does may have got all that it waits for */
 		send_overdue(m, now);
 	frames_unlock(m);
 	if (bulk)
@@ -331,6 +331,11 @@ static void quiet(struct link *link, bool yes)
 {
 	if (link && link->ops->quiet)
 		link->ops->quiet(link, yes);
+}
+
+void peers_quiet(struct machine *m, unsigned home, bool yes)
+{
+	quiet(__atomic_load_n(&m->urgent.link[home], __ATOMIC_ACQUIRE), yes);
 }
 
 void peers_await(struct machine *m, unsigned home, const uint32_t *go, uint32_t wanted, struct spin *spin,
