@@ -171,7 +171,7 @@ struct waits {
  */
 #define AHEAD_MAX	16		/* pages at a time, of the kernel */
 #define AHEAD_READ_MAX	512		/* of a thread that reads, which takes them from nobody */
-#define AHEAD_WRITE_MAX	128		/* of one that writes */
+#define AHEAD_WRITE_MAX	256		/* of one that writes */
 #define AHEAD_STEP	128		/* to pager_ahead() at a time */
 
 struct stream {

@@ -44,6 +44,7 @@
 #define ALONE_AFTER	(HZ / 20)
 #define GIVE_PAGES	(AROUND_PAGES + AHEAD_PAGES)
 #define GIVE_DOUBLINGS	4U			/* of that, for a sequence of faults */
+#define STREAM_MAPS	32U			/* likewise, mappings more: each takes the node microseconds, a fault a round trip */
 
 static atomic64_t next_id;
 static unsigned int entered[SSI_CPUS_MAX];	/* a CPU's: ssi_mm_node.enters with it, if nobody else was there */
@@ -359,9 +360,21 @@ static unsigned int give_around(struct mm_struct *mm, unsigned int node, const s
 				struct wire_map *maps, unsigned int count)
 {
 	unsigned long start = window_start(fault, AROUND_PAGES), end = window_end(fault, AROUND_PAGES);
-	unsigned long limit = start + max(fault->pages, GIVE_PAGES) * PAGE_SIZE;
+	unsigned long limit = min(start + max(fault->pages, GIVE_PAGES) * PAGE_SIZE, (unsigned long)TASK_SIZE);
+	unsigned int first = count, last;
 
-	return give(mm, node, start, end, min(limit, (unsigned long)TASK_SIZE), maps, count);
+	count = give(mm, node, start, end, limit, maps, count);
+	if (count == first || fault->pages <= GIVE_PAGES)
+		return count;
+	/* a sequence of faults, which would go on where the frames do not follow each other any more */
+	for (last = min(count + STREAM_MAPS, WIRE_MAPS_MAX); count < last; count++) {
+		const struct wire_map *m = &maps[count - 1];
+		unsigned long at = m->addr + m->pages * PAGE_SIZE;
+
+		if (at < end || at >= limit || give(mm, node, at, at + PAGE_SIZE, limit, maps, count) == count)
+			break;
+	}
+	return count;
 }
 
 /* Frames to be asked for first.  Not those for reading only that will be written: the task gets others for them. */
