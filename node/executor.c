@@ -39,6 +39,7 @@
 #define PF_PRESENT 1u		/* x86 page-fault error code */
 #define PF_WRITE 2u
 #define LOOK_NS 100000		/* for the next RUN: many system calls of the kernel */
+#define QUIET_MAPS 20		/* made in some ten microseconds each, with one order to the stub */
 #define BEGIN_NS 200000		/* about what mapping the rest takes, twice */
 #define NO_SYSCALL (~0ull)
 #define BUFFER_PAGES 64		/* a window of looking ahead that is beyond most buffers */
@@ -54,7 +55,7 @@ struct run {
 	uint32_t signal;		/* that ended it */
 	unsigned mapped;		/* of the message's maps */
 	bool mapped_late;		/* some of them when it ran already */
-	bool quiet;			/* peers_quiet() for the home of what is wanted first */
+	unsigned quiet;			/* 1 + the node whose link is; 0: none */
 	ucontext_t *frame;		/* in the report */
 };
 
@@ -459,23 +460,30 @@ static bool awaits_frame(const struct run *r)
 
 /*
  * What is wanted is asked for, and then mapped, which takes about as long as it takes to come.  Were the thread that
- * receives woken by that, it would go first on this CPU when we come to wait, for nothing, as we receive then.
+ * receives, which has this CPU as well, woken by that, it would go first when we come to wait, for nothing, as we receive then.
  */
-static void quiet(struct run *r, bool yes)
+static void begin_quiet(struct run *r)
 {
-	const struct wire_map *maps = (const void *)(r->message + 1), *end = maps + r->message->map_count, *map = maps;
+	const struct wire_map *maps = (const void *)(r->message + 1);
 	struct executor *x = r->executor;
+	struct machine *m = x->machine;
 	unsigned home;
 
-	while (map < end && !(map->prot & WIRE_MAP_WANTED))
-		map++;
-	if (map == end || !x->urgent || !x->has_cpu || r->quiet == yes)
+	if (!x->urgent || !x->has_cpu || x->cpu != own_node(m)->cpu_start || urgent_maps(r->message) > QUIET_MAPS ||
+	    !spin_will(&x->frame_spin))
 		return;
-	home = dsm_home(x->machine->dsm, map->pfn);
-	if (home >= x->machine->config.layout.nodes)		/* nonsense, which is found when it is mapped */
+	home = pager_lacks_from(m, maps, r->message->map_count);
+	if (home == m->config.layout.self || home == m->config.layout.nodes)
 		return;
-	r->quiet = yes;
-	peers_quiet(x->machine, home, yes);
+	r->quiet = home + 1;
+	peers_quiet(m, home, true);
+}
+
+static void end_quiet(struct run *r)
+{
+	if (r->quiet)
+		peers_quiet(r->executor->machine, r->quiet - 1, false);
+	r->quiet = 0;
 }
 
 static void await_frame(const struct run *r)
@@ -570,9 +578,14 @@ static int execute(struct run *r)
 
 	if (ret)
 		return ret;
+	/* we look at the home of what comes last, and find what others have sent by polling */
+	if (awaits_frame(r) && r->quiet != dsm_home(r->executor->machine->dsm, r->executor->waiter.pfn) + 1)
+		end_quiet(r);
 	await_frame(r);
-	quiet(r, false);
+	end_quiet(r);
 	let_it_begin(r);
+	if (now_ns() >= r->executor->overdue)
+		send_deferred(r->executor);
 	map_rest(r);
 	stubs_replenish(r->executor->machine);
 	for (;;) {
@@ -758,7 +771,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 	clock_update(x->machine, &msg->clock);
 	/* the same for all threads of the process */
 	__atomic_store_n(&mm_slot(r.mm, 0).orders->other_time, !!(msg->flags & WIRE_RUN_OTHER_TIME), __ATOMIC_RELAXED);
-	quiet(&r, true);
+	begin_quiet(&r);
 	ret = map_until(&r, urgent_maps(msg), false);
 	if (msg->map_count) {
 		x->maps++;
@@ -776,7 +789,7 @@ static int handle_run(struct executor *x, const struct wire_run *msg)
 		ret = ret ? report_unchanged(&r, 0) : report(&r);
 		send_deferred(x);
 	}
-	quiet(&r, false);		/* it has not begun */
+	end_quiet(&r);			/* it has not begun */
 	mm_put(x->machine, r.mm);
 	x->handoff_ns += now_ns() - started - (x->user_ns - user_ns);
 	return ret;

@@ -196,6 +196,8 @@ unsigned pager_ahead(struct machine *m, struct mm *mm, const struct ahead *pages
 
 /* 0: mapped, go on; 1: the slot is resumed (or the kernel woken) as soon as the frame is here; -errno. */
 int pager_fault(struct machine *m, struct waiter *w);
+/* The home of the first of those frames that are wanted and not here; the number of nodes: there is none. */
+unsigned pager_lacks_from(struct machine *m, const struct wire_map *maps, unsigned count);
 /* The frames of those maps that are wanted will be needed at once: ask for them.  The mm.lock of an mm that is to map them held. */
 void pager_want(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count);
 /* Likewise those that are to be asked for ahead; they are mapped as they come. */
@@ -325,7 +327,7 @@ void peers_send(struct machine *m, unsigned to, const struct dsm_msg *msg);
 void peers_send_bulk(struct machine *m, unsigned to, const struct dsm_msg *msg, unsigned count);
 void peers_kick(struct machine *m);
 /*
- * For an executor that asks for frames and will call peers_await() within microseconds, which ends it; it has to end it
+ * For an executor that asks for frames and will call peers_await() in less than a round trip or two, which ends it; it has to end it
  * otherwise: what comes from there need not wake anybody.
  */
 void peers_quiet(struct machine *m, unsigned home, bool yes);
@@ -411,6 +413,8 @@ bool cpus_suffice(const struct layout *layout);
  * come: the more often in vain, the more of the next, 1, 3, 7, ..., are not waited for like that.
  */
 uint64_t spin_begin(struct spin *s, uint64_t most);
+/* Will it, this time? */
+bool spin_will(const struct spin *s);
 void spin_end(struct spin *s, bool came);
 /* Between two looks: lets other threads of this node run, and what shares the CPU's core. */
 void spin_pause(void);

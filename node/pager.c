@@ -1006,6 +1006,19 @@ unsigned pager_ahead(struct machine *m, struct mm *mm, const struct ahead *pages
 	return i;
 }
 
+unsigned pager_lacks_from(struct machine *m, const struct wire_map *maps, unsigned count)
+{
+	unsigned home = m->config.layout.nodes;
+
+	frames_lock(m);
+	for (unsigned i = 0; i < count && home == m->config.layout.nodes; i++)
+		if (maps[i].prot & WIRE_MAP_WANTED && maps[i].pfn < m->config.layout.frames &&
+		    dsm_state(m->dsm, maps[i].pfn) < mapping_state(maps[i].prot))
+			home = dsm_home(m->dsm, maps[i].pfn);
+	frames_unlock(m);
+	return home;
+}
+
 void pager_want(struct machine *m, struct mm *mm, const struct wire_map *maps, unsigned count)
 {
 	bool any = false;

@@ -156,6 +156,11 @@ static bool may_spin(void)
 	return now;
 }
 
+bool spin_will(const struct spin *s)
+{
+	return may_spin() && !s->skip;
+}
+
 uint64_t spin_begin(struct spin *s, uint64_t most)
 {
 	if (!may_spin())

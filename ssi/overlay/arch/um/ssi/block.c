@@ -90,7 +90,7 @@ static struct ssi_block *own_block(struct vm_area_struct *vma)
 }
 
 /* Pages of a block are all of one node, which may not be what is wanted. */
-static bool has_policy(const struct vm_area_struct *vma)
+bool ssi_has_policy(const struct vm_area_struct *vma)
 {
 	return vma->vm_policy || current->mempolicy || (vma->vm_ops && vma->vm_ops->get_policy);
 }
@@ -111,7 +111,7 @@ static struct folio *kernel_host_folio(const struct vm_area_struct *vma)
 {
 	gfp_t flags = (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN) & ~__GFP_RECLAIM;
 
-	if (!ssi_active || !ssi_cpu_node(raw_smp_processor_id()) || has_policy(vma) || !ssi_has_room(0))
+	if (!ssi_active || !ssi_cpu_node(raw_smp_processor_id()) || ssi_has_policy(vma) || !ssi_has_room(0))
 		return NULL;
 	return __folio_alloc_node(flags, 0, 0);
 }
@@ -150,7 +150,7 @@ static bool is_from_page_cache(struct vm_area_struct *vma, unsigned long address
 
 struct folio *ssi_copy_folio(struct vm_area_struct *vma, unsigned long address)
 {
-	struct folio *folio = has_policy(vma) ? NULL : ssi_early_folio(vma, address);
+	struct folio *folio = ssi_early_folio(vma, address);
 
 	if (folio)
 		return folio;
@@ -164,7 +164,7 @@ struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
 
 	if (vma_is_temporary_stack(vma))		/* of a program that is to start */
 		return zeroed_folio(vma, address);
-	if (!b || has_policy(vma))
+	if (!b || ssi_has_policy(vma))
 		return any_folio(vma, address);
 	if (!b->left && b->wanted > 1) {
 		unsigned int order = min((unsigned int)ilog2(b->wanted), ORDER_MAX);
@@ -184,7 +184,7 @@ struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
 /* Who reaches its control group's limit with what it has not asked for goes without. */
 gfp_t ssi_block_gfp(struct vm_area_struct *vma)
 {
-	return own_block(vma) ? __GFP_NORETRY : 0;
+	return own_block(vma) || ssi_is_early(vma) ? __GFP_NORETRY : 0;
 }
 
 /* false: another thread does so. */
@@ -210,7 +210,7 @@ void ssi_populate(unsigned long start, unsigned long stop)
 
 static bool is_to_be_written(struct vm_area_struct *vma)
 {
-	return vma && vma_is_anonymous(vma) && vma->vm_flags & VM_WRITE && !has_policy(vma) &&
+	return vma && vma_is_anonymous(vma) && vma->vm_flags & VM_WRITE && !ssi_has_policy(vma) &&
 	       !(vma->vm_flags & (VM_RAND_READ | VM_HUGETLB)) && !userfaultfd_armed(vma);
 }
 

@@ -39,7 +39,7 @@ static void choose_frames(struct ssi_early *e, const void *like)
 	unsigned long frame[EARLY_MAX];
 	unsigned int count, i, k;
 
-	if (current->mempolicy || !ssi_has_room(0) || !ssi_stubs_kept(like))
+	if (!ssi_stubs_kept(like))
 		return;
 	lru_add_drain();
 	count = take_free(free);
@@ -58,7 +58,8 @@ void ssi_early_begin(struct ssi_mm *parent, const void *like)
 	struct ssi_early *e = &parent->early;
 
 	ssi_early_end(parent);
-	if (ssi_user_node() || ssi_cpu_node(raw_smp_processor_id()) || atomic_read(&current->mm->mm_users) != 1)
+	if (ssi_user_node() || ssi_cpu_node(raw_smp_processor_id()) || atomic_read(&current->mm->mm_users) != 1 ||
+	    current->mempolicy || !ssi_has_room(0))
 		return;
 	e->count = ssi_habit_written(&parent->habits, e->address);
 	e->next = 0;
@@ -90,7 +91,23 @@ bool ssi_copies_early(struct vm_area_struct *vma, unsigned long address, unsigne
 {
 	struct ssi_mm *sm = vma->vm_mm->context.ssi;
 
-	return sm && is_next(&sm->early, address) && vma->vm_flags & VM_WRITE && ssi_held(pfn, false);
+	return sm && is_next(&sm->early, address) && vma->vm_flags & VM_WRITE && !ssi_has_policy(vma) && ssi_held(pfn, false);
+}
+
+bool ssi_is_early(const struct vm_area_struct *vma)
+{
+	const struct ssi_mm *sm = vma->vm_mm->context.ssi;
+
+	return sm && vma->vm_mm == current->mm && sm->early.next < sm->early.count;
+}
+
+bool ssi_early_gives_up(struct vm_area_struct *vma)
+{
+	bool any = ssi_is_early(vma);
+
+	if (any)
+		vma->vm_mm->context.ssi->early.next = EARLY_MAX;
+	return any;
 }
 
 struct folio *ssi_early_folio(struct vm_area_struct *vma, unsigned long address)

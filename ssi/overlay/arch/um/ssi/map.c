@@ -28,6 +28,7 @@
 #include "ssi_internal.h"
 
 #define EXCHANGE_PAGES	16UL	/* of a range that is taken away; of a larger one most is not used soon */
+#define DIFFERING_LOOKS	256U	/* IRQs are disabled */
 #define MORE_PAGES	448UL	/* with the window, as many as one page table holds */
 
 /* --- taking away --- */
@@ -207,39 +208,41 @@ static bool is_shown(const struct ssi_mapping *m, unsigned long at, pte_t entry)
 	       ssi_rights_when_young(entry) == m->prot && ssi_held(pte_pfn(entry), m->prot & SSI_PROT_W);
 }
 
-/* What the stub shows of an mm before, if the page table has it likewise, is given and stays (mark); pages otherwise. */
-static unsigned int compare(const struct ssi_mapping *m, struct mm_struct *mm, bool mark)
-{
-	unsigned int differ = 0;
-	unsigned long at;
-	pte_t *pte = NULL;
-
-	for (at = m->start; at < m->end; at += PAGE_SIZE) {
-		unsigned long next;
-
-		pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &next);
-		if (!pte || !is_shown(m, at, READ_ONCE(*pte)))
-			differ++;
-		else if (mark)
-			mark_given(pte, READ_ONCE(*pte));
-	}
-	return differ;
-}
-
+/* What the stub shows of an mm before and the page table has likewise is given, and stays. */
 static void adopt(const struct ssi_mapped *l, struct mm_struct *mm)
 {
-	unsigned int i;
+	const struct ssi_mapping *m;
+	pte_t *pte, entry;
 
-	for (i = 0; l && !l->lost && i < l->count; i++)
-		compare(&l->mapping[i], mm, true);
+	if (!l || l->lost)
+		return;
+	for (m = l->mapping; m < l->mapping + l->count; m++) {
+		unsigned long at = m->start;
+
+		for (pte = NULL; at < m->end;) {
+			pte = pte && at & ~PMD_MASK ? pte + 1 : ssi_pte_table(mm, at, &at);
+			if (!pte)
+				continue;
+			entry = READ_ONCE(*pte);
+			if (is_shown(m, at, entry))
+				mark_given(pte, entry);
+			at += PAGE_SIZE;
+		}
+	}
 }
 
+/* What may be written is the child's own; the rest it shares with its parent, mostly as the child before. */
 unsigned int ssi_differing(const struct ssi_mapped *l, struct mm_struct *mm, const struct ssi_pages *also)
 {
-	unsigned int i, differ = 0;
+	unsigned int i, differ = 0, looks = DIFFERING_LOOKS;
 
-	for (i = 0; i < l->count; i++)
-		differ += compare(&l->mapping[i], mm, false);
+	for (i = 0; i < l->count; i++) {
+		const struct ssi_mapping *m = &l->mapping[i];
+		unsigned long at;
+
+		for (at = m->start; m->prot & SSI_PROT_W && at < m->end && looks; at += PAGE_SIZE, looks--)
+			differ += !is_shown(m, at, ssi_entry_of(mm, at));
+	}
 	for (i = 0; i < also->count; i++)
 		differ += !ssi_mapped_prot(l, also->address[i], pte_pfn(ssi_entry_of(mm, also->address[i])));
 	return differ;

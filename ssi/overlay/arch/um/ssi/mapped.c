@@ -178,6 +178,12 @@ static void put_list(unsigned int area, struct ssi_mapped *list)
 	kfree(old);
 }
 
+/* Is that one of who was like that, and to be had?  kept.lock held. */
+static bool is_there(unsigned int i, const void *like)
+{
+	return kept.stub[i].area && kept.stub[i].list->like == like && ssi_stub_in_store(kept.stub[i].area);
+}
+
 /*
  * The stubs of those who were like that, in liked[KEPT_STUBS]: how many.  First those that show most of what the child has: its
  * copies of its parent's pages get the frames of a child before, most often not the last one's.
@@ -190,7 +196,7 @@ static unsigned int find_liked(const void *like, struct mm_struct *mm, const str
 	for (i = 0; i < KEPT_STUBS && like; i++) {
 		unsigned int d;
 
-		if (!kept.stub[i].area || kept.stub[i].list->like != like)
+		if (!is_there(i, like))
 			continue;
 		d = ssi_differing(kept.stub[i].list, mm, also);
 		for (at = n++; at && differ[at - 1] > d; at--) {
@@ -212,7 +218,7 @@ bool ssi_stubs_kept(const void *like)
 
 	raw_spin_lock_irqsave(&kept.lock, flags);
 	for (i = 0; i < KEPT_STUBS && !any; i++)
-		any = kept.stub[i].area && kept.stub[i].list->like == like;
+		any = is_there(i, like);
 	raw_spin_unlock_irqrestore(&kept.lock, flags);
 	return any;
 }
@@ -245,7 +251,7 @@ void ssi_mapped_frames(const void *like, const unsigned long *address, unsigned 
 		unsigned long shown[EARLY_MAX];
 		unsigned int good = 0;
 
-		if (!kept.stub[i].area || kept.stub[i].list->like != like || !ssi_stub_in_store(kept.stub[i].area))
+		if (!is_there(i, like))
 			continue;
 		for (k = 0; k < n; k++) {
 			shown[k] = free_frame(kept.stub[i].list, address[k], free, count);

@@ -367,7 +367,7 @@ static unsigned int give_around(struct mm_struct *mm, unsigned int node, const s
 	if (count == first || fault->pages <= GIVE_PAGES)
 		return count;
 	/* a sequence of faults, which would go on where the frames do not follow each other any more */
-	for (last = min(count + STREAM_MAPS, WIRE_MAPS_MAX); count < last; count++) {
+	for (last = min(count + STREAM_MAPS, WIRE_MAPS_MAX - 2 * AROUND_PAGES); count < last; count++) {
 		const struct wire_map *m = &maps[count - 1];
 		unsigned long at = m->addr + m->pages * PAGE_SIZE;
 

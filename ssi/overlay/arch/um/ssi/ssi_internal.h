@@ -491,6 +491,8 @@ void ssi_habit_give(struct ssi_habits *s, struct ssi_pages *pages);
 /* early.c: the current task, of that mm, begins to fork a child like that; may sleep.  It has ended, whether well or not. */
 void ssi_early_begin(struct ssi_mm *parent, const void *like);
 void ssi_early_end(struct ssi_mm *parent);
+/* Some are still to be copied, by the current task. */
+bool ssi_is_early(const struct vm_area_struct *vma);
 /* The frame chosen for a copy of the page there, uncharged; NULL: none. */
 struct folio *ssi_early_folio(struct vm_area_struct *vma, unsigned long address);
 
@@ -503,6 +505,8 @@ struct ssi_block {
 	unsigned int reads, reads_written, guesses;
 };
 
+/* block.c: does it say, or the current task, of which node its memory is to be? */
+bool ssi_has_policy(const struct vm_area_struct *vma);
 /* block.c: may the current task be given memory of that node that need not come from there? */
 bool ssi_has_room(int node);
 /* block.c: populate pages of the current mm there; and those around a fault that is to be handled next.  May block. */

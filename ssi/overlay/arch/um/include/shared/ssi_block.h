@@ -27,6 +27,8 @@ struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address)
 struct folio *ssi_copy_folio(struct vm_area_struct *vma, unsigned long address);
 /* Is that page of the parent copied for the child, as if it was pinned (arch/um/ssi/early.c)?  pfn: where it is. */
 bool ssi_copies_early(struct vm_area_struct *vma, unsigned long address, unsigned long pfn);
+/* There is no memory for the copy.  true: then no more of the current task's pages are copied like that. */
+bool ssi_early_gives_up(struct vm_area_struct *vma);
 /* How to charge a page for there, besides GFP_KERNEL. */
 gfp_t ssi_block_gfp(struct vm_area_struct *vma);
 /*
@@ -40,6 +42,7 @@ void ssi_run_end(struct ssi_run *run);
 static inline struct folio *ssi_block_folio(struct vm_area_struct *vma, unsigned long address) { return NULL; }
 static inline struct folio *ssi_copy_folio(struct vm_area_struct *vma, unsigned long address) { return NULL; }
 static inline bool ssi_copies_early(struct vm_area_struct *vma, unsigned long address, unsigned long pfn) { return false; }
+static inline bool ssi_early_gives_up(struct vm_area_struct *vma) { return false; }
 static inline gfp_t ssi_block_gfp(struct vm_area_struct *vma) { return 0; }
 static inline struct folio *ssi_run_folio(struct ssi_run *run, struct address_space *mapping, pgoff_t index, unsigned long max,
 					  gfp_t flags) { return NULL; }
