@@ -53,13 +53,17 @@ static void choose_frames(struct ssi_early *e, const void *like)
 			__free_page(free[count]);
 }
 
+static bool is_local(void)
+{
+	return !ssi_user_node() && !ssi_cpu_node(raw_smp_processor_id());
+}
+
 void ssi_early_begin(struct ssi_mm *parent, const void *like)
 {
 	struct ssi_early *e = &parent->early;
 
 	ssi_early_end(parent);
-	if (ssi_user_node() || ssi_cpu_node(raw_smp_processor_id()) || atomic_read(&current->mm->mm_users) != 1 ||
-	    current->mempolicy || !ssi_has_room(0))
+	if (!is_local() || atomic_read(&current->mm->mm_users) != 1 || current->mempolicy || !ssi_has_room(0))
 		return;
 	e->count = ssi_habit_written(&parent->habits, e->address);
 	e->next = 0;
@@ -119,7 +123,7 @@ struct folio *ssi_early_folio(struct vm_area_struct *vma, unsigned long address)
 		return NULL;
 	if (is_next(&sm->early, address))
 		swap(page, sm->early.page[sm->early.next]);
-	else if (vma->vm_flags & VM_WRITE)	/* it may be the kernel that stores there: no fault of the program's */
+	else if (vma->vm_flags & VM_WRITE && is_local())	/* it may be the kernel that stores there: no fault of the program's */
 		ssi_habit_note(&sm->habits, address, true);
 	return page ? page_folio(page) : NULL;
 }
