@@ -41,7 +41,7 @@ static void choose_frames(struct ssi_early *e, const void *like)
 
 	if (!ssi_stubs_kept(like))
 		return;
-	lru_add_drain();
+	lru_add_drain();	/* the CPU's batch holds references to what the last children had */
 	count = take_free(free);
 	ssi_mapped_frames(like, e->address, e->count, free, count, frame);
 	for (i = 0; i < e->count; i++)
@@ -53,6 +53,7 @@ static void choose_frames(struct ssi_early *e, const void *like)
 			__free_page(free[count]);
 }
 
+/* The current task is on the kernel host, and not only because it starts there (start.c). */
 static bool is_local(void)
 {
 	return !ssi_user_node() && !ssi_cpu_node(raw_smp_processor_id());

@@ -17,6 +17,8 @@
  * forgotten, and learned anew.  It never gives more than its program may access, and writes to private memory only.  What it
  * takes in vain is at most HABIT_MAX pages a process.
  *
+ * What a child or its parent stores to after fork() is copied by fork() itself, on the kernel host (early.c).
+ *
  * On other nodes the frames of these pages are all asked for at once, and the task waits for the last of them, instead of for
  * one after the other (mm.c, give_also()).  And what is copied as it is written to is copied all at once, when all the pages
  * are in the page table, unless somebody else could see them there: who has the mm, or gets it and then mmap_lock.
