@@ -59,8 +59,7 @@ static int memory_node(void)
  */
 static struct page *take(gfp_t flags, unsigned int order)
 {
-	flags |= __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN;
-	struct page *page = alloc_pages_node(memory_node(), flags & ~__GFP_RECLAIM, order);
+	struct page *page = alloc_pages_node(memory_node(), ssi_if_free(flags), order);
 
 	if (page)
 		split_page(page, order);
@@ -109,11 +108,9 @@ bool ssi_has_room(int node)
  */
 static struct folio *kernel_host_folio(const struct vm_area_struct *vma)
 {
-	gfp_t flags = (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN) & ~__GFP_RECLAIM;
-
 	if (!ssi_active || !ssi_cpu_node(raw_smp_processor_id()) || ssi_has_policy(vma) || !ssi_has_room(0))
 		return NULL;
-	return __folio_alloc_node(flags, 0, 0);
+	return __folio_alloc_node(ssi_if_free(GFP_HIGHUSER_MOVABLE), 0, 0);
 }
 
 static struct folio *zeroed_folio(const struct vm_area_struct *vma, unsigned long address)

@@ -28,9 +28,7 @@
 /* Frames to be chosen from, the next one first. */
 static unsigned int take_free(struct page **free)
 {
-	gfp_t flags = (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN) & ~__GFP_RECLAIM;
-
-	return alloc_pages_bulk_node(flags, 0, FREED_LOOKS, free);
+	return alloc_pages_bulk_node(ssi_if_free(GFP_HIGHUSER_MOVABLE), 0, FREED_LOOKS, free);
 }
 
 static void choose_frames(struct ssi_early *e, const void *like)

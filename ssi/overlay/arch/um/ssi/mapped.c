@@ -15,7 +15,8 @@
  * The list tells all that the stub may show; what is listed may have gone meanwhile.  It is lost when there is too much for it,
  * and when pangead maps for the mm: then whatever goes is unmapped, until all has been.
  *
- * All is under ssi_mm.lock, which has disabled IRQs.
+ * A list is under ssi_mm.lock, which has disabled IRQs, or, of a stub in store, under kept.lock; the latter is also taken alone,
+ * by who is about to fork().
  */
 #include <linux/build_bug.h>
 #include <linux/minmax.h>
@@ -27,7 +28,7 @@
 #define KEPT_STUBS	16		/* whose lists are known; the others are emptied when they are taken */
 
 static struct {
-	raw_spinlock_t lock;		/* all of this; after an ssi_mm.lock */
+	raw_spinlock_t lock;		/* all of this, with IRQs disabled; after an ssi_mm.lock */
 	unsigned int next;		/* to be replaced */
 	struct { unsigned int area; struct ssi_mapped *list; } stub[KEPT_STUBS];	/* area: as in ssi_mm */
 } kept = { .lock = __RAW_SPIN_LOCK_UNLOCKED(kept.lock) };

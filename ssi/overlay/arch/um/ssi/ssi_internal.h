@@ -197,6 +197,7 @@ int ssi_hand_over(int sock, const struct ssi_pager *pager, int uffd);
 
 #ifndef __UM_HOST__
 
+#include <linux/gfp_types.h>
 #include <linux/pgtable.h>
 #include <linux/spinlock.h>
 
@@ -505,6 +506,12 @@ struct ssi_block {
 	unsigned int reads, reads_written, guesses;
 };
 
+/* Pages that are free on that node, or none: nobody waits for them, nor is woken to make some. */
+static inline gfp_t ssi_if_free(gfp_t flags)
+{
+	return (flags | __GFP_THISNODE | __GFP_NOMEMALLOC | __GFP_NOWARN) & ~__GFP_RECLAIM;
+}
+
 /* block.c: does it say, or the current task, of which node its memory is to be? */
 bool ssi_has_policy(const struct vm_area_struct *vma);
 /* block.c: may the current task be given memory of that node that need not come from there? */
@@ -520,7 +527,7 @@ unsigned long ssi_block_growth(unsigned long start, unsigned long stop);
 
 #define EARLY_MAX 32
 
-/* Pages that the fork() under way copies, ascending, and where to. */
+/* Pages that the fork() under way copies, ascending, and where to.  Without a lock: the mm's one task forks, and does all else. */
 struct ssi_early {
 	unsigned int count, next;
 	unsigned long address[EARLY_MAX];
@@ -616,7 +623,7 @@ u32 ssi_mapped_prot(const struct ssi_mapped *l, unsigned long at, unsigned long 
 /* What may be mapped at or behind an address: from there, and its end; TASK_SIZE: nothing. */
 unsigned long ssi_mapped_next(const struct ssi_mapped *l, unsigned long at, unsigned long *end);
 void ssi_mapped_add(struct ssi_mapped *l, const struct ssi_mapping *m);
-/* Are there stubs with mappings of who was like that? */
+/* Are there stubs in store with mappings of who was like that?  No lock is needed, nor for the next. */
 bool ssi_stubs_kept(const void *like);
 /*
  * The frames, of so many that are free, that one of them shows at n addresses, at most EARLY_MAX; 0: none there.  It is the one
